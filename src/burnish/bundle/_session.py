@@ -1,0 +1,62 @@
+"""Which runtimes there are, and what a loaded artifact can do.
+
+A session is an artifact loaded by its runtime. Each runtime has one private file, imported only
+when an artifact of that runtime is loaded (in the worker's process), so that an artifact for
+onnxruntime never costs, nor needs, an import of torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from burnish.bundle._artifact import Artifact, OpTime
+from burnish.errors import MissingExtra
+
+
+class Session(Protocol):
+    """An artifact loaded by its runtime."""
+
+    def run(self, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        """Flat outputs for the inputs in the artifact's order; valid until the next run."""
+
+    def op_times(
+        self, inputs: list[np.ndarray[Any, Any]], repeats: int, alive: Callable[[], None]
+    ) -> list[OpTime]:
+        """The runtime's own counters: mean seconds per run; `alive` is called after each run."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    module: str  # defines `load(artifact, threads) -> Session`
+    package: str
+    install: str
+
+
+_TABLE = {
+    "eager": _Entry("burnish.bundle._eager", "torch", "pip install torch"),
+    "onnxruntime": _Entry("burnish.bundle._onnxruntime", "onnxruntime", "pip install onnxruntime"),
+    "openvino": _Entry("burnish.bundle._openvino", "openvino", "pip install openvino"),
+}
+
+
+def loader(runtime: str) -> Callable[[Artifact, int], Session]:
+    """The runtime's `load(artifact, threads)`, with the runtime imported.
+
+    Raises `MissingExtra`, with the line that installs it, where the runtime is not installed.
+    """
+    entry = _TABLE[runtime]
+    try:
+        importlib.import_module(entry.package)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != entry.package:
+            raise
+        raise MissingExtra(
+            f"{runtime} is not installed; install it with: {entry.install}"
+        ) from None
+    module = importlib.import_module(entry.module)
+    return cast("Callable[[Artifact, int], Session]", module.load)

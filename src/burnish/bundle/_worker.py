@@ -1,0 +1,140 @@
+"""The child: loads one artifact, then runs and times it as its parent asks.
+
+Started as `python -m burnish.bundle._worker`. Frames come in on standard input and go out on a
+copy of standard output; file descriptor 1 itself is turned to standard error, so that a runtime
+that prints cannot corrupt the protocol. Threads are pinned before any runtime is imported, and only
+the artifact's own runtime ever is. A thread of its own reads the input: when the parent goes, the
+input ends and the child is gone at once, even in the middle of a run.
+
+The clock is read around each run, nothing else is inside it; between runs of a long series, at most
+once a second, a sign of life is sent, by which the parent tells slow from hung.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from burnish.bundle._artifact import Artifact
+from burnish.bundle._frames import receive, send
+from burnish.bundle._record import Json
+from burnish.bundle._session import Session, loader
+from burnish.errors import BurnishError
+
+_SIGN_OF_LIFE = 1.0  # seconds
+Arrays = list[np.ndarray[Any, Any]]
+
+
+class _Child:
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+        self._session: Session | None = None
+        self._spoke = time.monotonic()
+
+    def alive(self) -> None:
+        now = time.monotonic()
+        if now - self._spoke > _SIGN_OF_LIFE:
+            self.send({"alive": True})
+
+    def send(self, header: dict[str, Json], arrays: Arrays | None = None) -> None:
+        send(self._output, header, arrays or [])
+        self._spoke = time.monotonic()
+
+    def answer(self, request: dict[str, Json], inputs: Arrays) -> tuple[dict[str, Json], Arrays]:
+        match request["do"]:
+            case "load":
+                return self._load(request), []
+            case "run":
+                return {}, self._loaded().run(inputs)
+            case "time":
+                return {}, [self._time(inputs, request["repeats"], request["warmup"])]
+            case "op_times":
+                times = self._loaded().op_times(inputs, request["repeats"], self.alive)
+                return {"times": [[item.name, item.kind, item.seconds] for item in times]}, []
+            case "memory":
+                return {"bytes": peak_memory()}, []
+            case "modules":
+                return {"modules": sorted(sys.modules)}, []
+        raise AssertionError(f"no such request: {request['do']}")
+
+    def _loaded(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    def _load(self, request: dict[str, Json]) -> dict[str, Json]:
+        artifact = Artifact.from_json(Path(request["folder"]), request["artifact"], "the artifact")
+        load = loader(artifact.runtime)
+        start = time.perf_counter()
+        self._session = load(artifact, request["threads"])
+        return {"seconds": time.perf_counter() - start}
+
+    def _time(self, inputs: Arrays, repeats: int, warmup: int) -> np.ndarray[Any, Any]:
+        run = self._loaded().run
+        for _ in range(warmup):
+            run(inputs)
+            self.alive()
+        seconds = np.empty(repeats)
+        for index in range(repeats):
+            start = time.perf_counter()
+            run(inputs)
+            seconds[index] = time.perf_counter() - start
+            self.alive()
+        return seconds
+
+
+def peak_memory() -> int:
+    """Largest resident set this process has had, in bytes; 0 where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _read(stream: BinaryIO, requests: queue.SimpleQueue[tuple[dict[str, Json], Arrays]]) -> None:
+    try:
+        while True:
+            requests.put(receive(stream))
+    except EOFError:
+        os._exit(0)
+
+
+def _pin(cores: list[int] | None) -> None:
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+
+
+def main() -> None:
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    requests: queue.SimpleQueue[tuple[dict[str, Json], Arrays]] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+    child = _Child(output)
+    while True:
+        request, inputs = requests.get()
+        try:
+            if request["do"] == "load":
+                _pin(request["cores"])
+            header, arrays = child.answer(request, inputs)
+        except Exception as error:
+            kind = type(error).__name__ if isinstance(error, BurnishError) else ""
+            message = str(error) if kind else f"{type(error).__name__}: {error}"
+            header, arrays = {"error": kind, "message": message}, []
+        child.send({"done": True, **header}, arrays)
+
+
+if __name__ == "__main__":
+    main()

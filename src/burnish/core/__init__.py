@@ -1,0 +1,12 @@
+"""The value and the verb: candidates, the steps that make new ones, and the frontier of them.
+
+A Step turns a Candidate into another Candidate, for a Goal.
+"""
+
+from __future__ import annotations
+
+from burnish.core._candidate import Applied, Candidate, Choices
+from burnish.core._frontier import Frontier
+from burnish.core._step import Chain, Rewrite, Step
+
+__all__ = ["Applied", "Candidate", "Chain", "Choices", "Frontier", "Rewrite", "Step"]

@@ -1,0 +1,43 @@
+"""Tracing, the quantize and dequantize operators, and editing of exported graphs."""
+
+from __future__ import annotations
+
+from burnish.graph._call import describe_call, example_call, flatten_call
+from burnish.graph._edit import (
+    add_tensor,
+    finish,
+    fold_batch_norm,
+    module_path,
+    operator,
+    operator_names,
+    scale_outputs,
+    set_weight,
+    tensor_of,
+)
+from burnish.graph._ops import DEQUANTIZE, PER_TENSOR, QUANTIZE
+from burnish.graph._trace import Slot, Traced, trace
+from burnish.graph._tree import Record, flatten, unflatten
+
+__all__ = [
+    "DEQUANTIZE",
+    "PER_TENSOR",
+    "QUANTIZE",
+    "Record",
+    "Slot",
+    "Traced",
+    "add_tensor",
+    "describe_call",
+    "example_call",
+    "finish",
+    "flatten",
+    "flatten_call",
+    "fold_batch_norm",
+    "module_path",
+    "operator",
+    "operator_names",
+    "scale_outputs",
+    "set_weight",
+    "tensor_of",
+    "trace",
+    "unflatten",
+]

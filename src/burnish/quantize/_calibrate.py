@@ -1,0 +1,209 @@
+"""Calibration: one pass of data through the folded float graph, remembering sketches.
+
+The graph is interpreted node by node, so a value is looked at when it is made and freed when its
+last reader is done: memory is that of inference plus the sketches, whatever the number of batches.
+Batches are cut into chunks of `CHUNK` samples: the working set stays in cache, and the memory is
+that of a small batch. Convolution networks run in channels-last, which is faster on a CPU.
+
+One calibration serves every runtime's placement and every later exclusion: it watches all values
+that some policy could quantize.
+
+Left out: running calibration on an exported artifact (faster still, but its values are fused away).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from burnish.errors import InvalidInput
+from burnish.graph import Traced, operator, operator_names
+from burnish.quantize._equalize import Pair, depthwise_pairs
+from burnish.quantize._observe import (
+    Channels,
+    Histogram,
+    Thinned,
+    channels,
+    histogram,
+    thinned,
+)
+from burnish.quantize._place import place
+from burnish.quantize._policy import POLICIES, WEIGHTED
+
+CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What calibration saw, by the names of operators.
+
+    `histograms` of values; `inputs` of weighted operators, channel by channel; `outputs` and
+    `samples` of the values whose channels may be equalized.
+    """
+
+    histograms: dict[str, Histogram]
+    inputs: dict[str, Channels]
+    outputs: dict[str, Channels]
+    samples: dict[str, Thinned]
+    num_samples: int
+
+    def merged(self, other: Statistics) -> Statistics:
+        """The statistics of both data."""
+        return Statistics(
+            _merged(self.histograms, other.histograms),
+            _merged(self.inputs, other.inputs),
+            _merged(self.outputs, other.outputs),
+            _merged(self.samples, other.samples),
+            self.num_samples + other.num_samples,
+        )
+
+
+def calibrate(
+    traced: Traced,
+    calls: Iterable[tuple[torch.Tensor, ...]],
+    watch: Callable[[Iterable[Any], str], Iterable[Any]] | None = None,
+) -> Statistics:
+    """Run float data through a folded graph.
+
+    Args:
+        traced: the model with its batch-norms folded.
+        calls: the tensors of each call, in the order of `traced.inputs`.
+        watch: wraps an iterable with a title, as a progress bar does.
+
+    Raises:
+        InvalidInput: no calls, or a value that is not finite (named).
+    """
+    observer = _Observer(traced)
+    batches = calls if watch is None else watch(calls, "calibrating")
+    with torch.inference_mode():
+        for tensors in batches:
+            for chunk, size in _chunks(traced, tensors):
+                observer.observe(chunk, size)
+    if observer.num_samples == 0:
+        raise InvalidInput("the calibration data is empty: it gave no batch")
+    return observer.statistics()
+
+
+class _Observer(fx.Interpreter):
+    """Interprets the graph and keeps the running sketches."""
+
+    def __init__(self, traced: Traced) -> None:
+        module = traced.copy().graph_module
+        if any(operator(node) in ("conv2d", "conv_transpose2d") for node in module.graph.nodes):
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(module)
+        self.names = operator_names(module)
+        self.watched = _watched(module)
+        self.weighted = {
+            node for node in self.names if node.op == "call_function" and operator(node) in WEIGHTED
+        }
+        self.pairs = {pair.value: pair for pair in depthwise_pairs(module)}
+        self.num_samples = 0
+        self.size = 0
+        self._histograms: dict[str, Histogram] = {}
+        self._inputs: dict[str, Channels] = {}
+        self._outputs: dict[str, Channels] = {}
+        self._samples: dict[str, Thinned] = {}
+
+    def observe(self, tensors: tuple[torch.Tensor, ...], size: int) -> None:
+        self.size = size
+        self.run(*(_channels_last(tensor) for tensor in tensors))
+        self.num_samples += size
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n in self.weighted:
+            self._see_input(n)
+        value = super().run_node(n)
+        name = self.names.get(n)
+        if name in self.watched and isinstance(value, torch.Tensor):
+            self._see(n, name, value)
+        return value
+
+    def _see(self, node: fx.Node, name: str, value: torch.Tensor) -> None:
+        known = self._histograms.get(name)
+        seen = histogram(value, self.size, known.exponent if known else -40)
+        if not (abs(seen.low) < float("inf") and abs(seen.high) < float("inf")):
+            raise InvalidInput(
+                f"calibration: the value of {name} is not finite ({seen.low} to {seen.high}); the "
+                "model overflows on this data"
+            )
+        self._histograms[name] = known.merged(seen) if known else seen
+        pair = self.pairs.get(node)
+        if pair is not None:
+            self._see_channels(name, value, pair)
+
+    def _see_channels(self, name: str, value: torch.Tensor, pair: Pair) -> None:
+        seen = channels(value, pair.axis, extremes=True)
+        known = self._outputs.get(name)
+        self._outputs[name] = known.merged(seen) if known else seen
+        sample = thinned(value, pair.axis, self.size)
+        before = self._samples.get(name)
+        self._samples[name] = before.merged(sample) if before else sample
+
+    def _see_input(self, node: fx.Node) -> None:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        value = self.env[source]
+        seen = channels(value, input_axis(node, value.dim()), extremes=False)
+        name = self.names[node]
+        known = self._inputs.get(name)
+        self._inputs[name] = known.merged(seen) if known else seen
+
+    def statistics(self) -> Statistics:
+        return Statistics(
+            self._histograms, self._inputs, self._outputs, self._samples, self.num_samples
+        )
+
+
+def input_axis(node: fx.Node, rank: int) -> int:
+    """The channel axis of a weighted operator's input of that rank."""
+    kind = operator(node)
+    if kind == "linear":
+        return rank - 1
+    return rank - 1 - int(kind[-2])
+
+
+def _watched(module: fx.GraphModule) -> set[str]:
+    found: set[str] = set()
+    for policy in POLICIES.values():
+        found |= set(place(module, policy).quantizers)
+    return found
+
+
+def _chunks(
+    traced: Traced, tensors: tuple[torch.Tensor, ...]
+) -> Iterator[tuple[tuple[torch.Tensor, ...], int]]:
+    """Cut a batch along its batch axes. Inputs without one go whole into each chunk."""
+    axes = [
+        slot.shape.index("batch") if "batch" in slot.shape else None for slot in traced.inputs
+    ]
+    sizes = [t.shape[a] for t, a in zip(tensors, axes, strict=True) if a is not None]
+    if not sizes:
+        yield tensors, 1
+        return
+    for start in range(0, sizes[0], CHUNK):
+        length = min(CHUNK, sizes[0] - start)
+        yield (
+            tuple(
+                t if a is None else t.narrow(a, start, length)
+                for t, a in zip(tensors, axes, strict=True)
+            ),
+            length,
+        )
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    if tensor.dim() == 4 and tensor.is_floating_point():
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def _merged(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    both = dict(mine)
+    for name, value in theirs.items():
+        both[name] = both[name].merged(value) if name in both else value
+    return both

@@ -1,0 +1,115 @@
+"""Depthwise equalization: give each channel before a depthwise convolution the same range.
+
+A depthwise convolution's activations are quantized per tensor, because that is what runs in int8.
+Its channels are independent, though, so channel c of the producer may be multiplied by k_c and the
+depthwise weights of c divided by it without changing the function. Both weights are quantized per
+output channel, so neither loses anything, and small channels get the whole grid: k_c lifts each
+channel's observed maximum to the tensor's. ReLU commutes with it. ReLU6 does too, in effect: every
+lifted channel stays below the tensor's own maximum, which is at most 6, so the quantizer that
+follows saturates where the lifted clip would have or earlier, and a plain ReLU stands in for it.
+
+After Meller et al. 2019 and Nagel et al. 2019 (cross-layer equalization), restricted to the pairs
+where nothing has to be traded off.
+
+Left out: pairs whose second operator mixes channels; activations that do not commute (SiLU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from burnish.graph import operator, tensor_of
+from burnish.quantize._policy import CONVOLUTIONS
+
+LARGEST_GAIN = 64.0
+_NEEDED_SPREAD = 1.5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """producer → [ReLU or ReLU6] → [padding] → depthwise; `value` is what gets quantized."""
+
+    producer: fx.Node
+    activation: fx.Node | None
+    value: fx.Node
+    depthwise: fx.Node
+    axis: int
+
+
+def depthwise_pairs(module: fx.GraphModule) -> tuple[Pair, ...]:
+    """All pairs of the graph in which nothing else reads what lies between."""
+    pairs = []
+    for node in module.graph.nodes:
+        if node.op == "call_function" and operator(node) in CONVOLUTIONS and _depthwise(module, node):
+            pair = _pair(node)
+            if pair is not None:
+                pairs.append(pair)
+    return tuple(pairs)
+
+
+def gains(
+    low: torch.Tensor, high: torch.Tensor
+) -> torch.Tensor | None:
+    """k_c for each channel from its observed extremes; None where it would change too little.
+
+    A channel that never fires keeps gain 1: nothing is known of it.
+    """
+    reach = torch.maximum(high.abs(), low.abs()).double()
+    largest = reach.max()
+    if largest <= 0:
+        return None
+    gain = torch.where(reach > 0, largest / reach.clamp_min(1e-12), torch.ones_like(reach))
+    gain = gain.clamp(1.0, LARGEST_GAIN)
+    if float(gain.median()) < _NEEDED_SPREAD:
+        return None
+    return gain
+
+
+def commutes(activation: fx.Node | None) -> bool:
+    """Whether the activation lets a positive factor through (ReLU6 under a quantizer included)."""
+    if activation is None:
+        return True
+    kind = operator(activation).rstrip("_")
+    if kind == "hardtanh":
+        return _clip_floor(activation) == 0.0
+    return kind in ("relu", "relu6")
+
+
+def _clip_floor(node: fx.Node) -> float:
+    floor = node.args[1] if len(node.args) > 1 else node.kwargs.get("min_val", -1.0)
+    return float(floor) if isinstance(floor, int | float) else -1.0
+
+
+def _depthwise(module: fx.GraphModule, node: fx.Node) -> bool:
+    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
+    weight = tensor_of(module, node.args[1])
+    if weight is None:
+        return False
+    shape = weight.shape
+    return bool(groups == shape[0] and shape[1] == 1 and shape[0] > 1)
+
+
+def _pair(depthwise: fx.Node) -> Pair | None:
+    value = depthwise.args[0]
+    while isinstance(value, fx.Node) and operator(value) in ("pad", "constant_pad_nd"):
+        if len(value.users) != 1:
+            return None
+        value = value.args[0]
+    if not isinstance(value, fx.Node) or not _alone(value):
+        return None
+    activation = None
+    producer = value
+    if operator(value).rstrip("_") in ("relu", "relu6", "hardtanh"):
+        activation, producer = value, value.args[0]  # type: ignore[assignment]
+    ours = isinstance(producer, fx.Node) and operator(producer) in CONVOLUTIONS
+    if not ours or not _alone(producer) or not commutes(activation):
+        return None
+    rank = value.meta["val"].dim()
+    return Pair(producer, activation, value, depthwise, rank - 1 - int(operator(producer)[-2]))
+
+
+def _alone(node: fx.Node) -> bool:
+    return len([user for user in node.users if not operator(user).startswith("sym_")]) == 1

@@ -1,0 +1,178 @@
+"""Static int8 quantization of an exported graph: decide, then rewrite.
+
+    trace → fold batch-norm → calibrate → equalize depthwise inputs → place quantizers
+          → choose ranges → correct biases → insert quantize/dequantize
+
+Activations become uint8 per tensor, weights int8 per output channel, biases int32. What a runtime
+needs decides where quantizers stand (`_policy`, `_place`), so the result is for one runtime; the
+arithmetic it describes is the same everywhere, and `eager` simulates it.
+
+The plan holds what was decided, by operator names: the scale and zero point of each value and who
+reads it quantized, the operators in int8, the float operators with their reasons. Tensors hold the
+corrected biases and the equalization gains. `rewrite` needs nothing else.
+
+Left out: recurrent layers (float, said so), per-block scales, learned rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from burnish.core import Choices, Rewrite
+from burnish.errors import InvalidInput, NoEffect
+from burnish.goal import Goal
+from burnish.graph import (
+    Traced,
+    flatten_call,
+    fold_batch_norm,
+    trace,
+)
+from burnish.quantize._calibrate import Statistics, calibrate
+from burnish.quantize._decide import decide
+from burnish.quantize._insert import insert
+from burnish.quantize._place import Coverage
+from burnish.quantize._policy import policy_for
+from burnish.quantize._range import METHODS, Method
+
+Watch = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class QuantizeStatic(Rewrite):
+    """Static int8 quantization for one runtime.
+
+    Args:
+        runtime: whose int8 kernels to place quantizers for: "onnxruntime" or "openvino".
+        ranges: "squared error" or "min-max".
+        bias_correction: take the mean error of rounded weights off the biases.
+        equalize: give the channels before a depthwise convolution one range.
+        exclude: operators to keep in float: names of the coverage table, module paths, patterns.
+    """
+
+    runtime: str = "onnxruntime"
+    ranges: Method = "squared error"
+    bias_correction: bool = True
+    equalize: bool = True
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        policy_for(self.runtime)
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        if self.ranges not in METHODS:
+            raise InvalidInput(
+                f"QuantizeStatic(ranges={self.ranges!r}): one of {', '.join(map(repr, METHODS))}"
+            )
+
+    def choose(self, model: nn.Module, goal: Goal) -> Choices:
+        """Calibrate on the goal's calibration data and decide."""
+        folded = fold(trace_for(model, goal))
+        return self.choose_from(folded, calibrate(folded, calibration_calls(goal)))
+
+    def choose_from(self, folded: Traced, statistics: Statistics) -> Choices:
+        """Decide from statistics already taken. NoEffect where nothing can be quantized."""
+        return decide(folded, statistics, self)
+
+    def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
+        """The quantized graph. Pure: equal choices give equal graphs."""
+        if not isinstance(model, Traced):
+            model = retrace(model, choices.plan["call"])
+        return insert(fold(model), choices)
+
+
+def quantize_static(
+    model: nn.Module,
+    calibration: Iterable[Any],
+    *,
+    runtime: str = "onnxruntime",
+    ranges: Method = "squared error",
+    bias_correction: bool = True,
+    equalize: bool = True,
+    exclude: tuple[str, ...] = (),
+) -> Traced:
+    """Quantize a model to int8 with calibration data.
+
+    Args:
+        model: in eval mode; left as it was.
+        calibration: batches: a tensor, or a tuple of the model's positional arguments. The first
+            batch is the example the model is traced with, its axis 0 dynamic.
+        runtime: whose int8 kernels to place quantizers for.
+        ranges: "squared error" or "min-max".
+        bias_correction: take the mean error of rounded weights off the biases.
+        equalize: give the channels before a depthwise convolution one range.
+        exclude: operators to keep in float.
+
+    Returns:
+        A module called like the original that simulates the int8 arithmetic.
+
+    Raises:
+        InvalidInput: no calibration data, or a setting that matches nothing.
+        NoEffect: no operator could be quantized.
+        Unsupported: the model cannot be exported.
+    """
+    step = QuantizeStatic(runtime, ranges, bias_correction, equalize, exclude)
+    calls = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
+    if not calls:
+        raise InvalidInput("quantize_static: the calibration data is empty")
+    example = tuple(t if t.shape[0] > 1 else t.repeat_interleave(2, 0) for t in calls[0])
+    folded = fold(trace(model, example))
+    choices = step.choose_from(folded, calibrate(folded, calls))
+    quantized = step.rewrite(folded, choices)
+    assert isinstance(quantized, Traced)
+    return quantized
+
+
+def coverage(choices: Choices) -> tuple[Coverage, ...]:
+    """The coverage table of a quantization: every float operator's state and reason."""
+    return tuple(Coverage(**row) for row in choices.plan["coverage"])
+
+
+def fold(traced: Traced) -> Traced:
+    """A copy with batch-norm folded into the operators before it."""
+    folded = traced.copy()
+    fold_batch_norm(folded.graph_module)
+    return folded
+
+
+def trace_for(model: nn.Module, goal: Goal) -> Traced:
+    """Trace a model with the goal's example call."""
+    if isinstance(model, Traced):
+        return model
+    inputs = goal.task.inputs
+    example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
+    axes = {leaf.key: leaf.axes for leaf in example.leaves()}
+    return trace(model, example.args, dict(example.kwargs), axes)
+
+
+def calibration_calls(goal: Goal) -> Iterable[tuple[torch.Tensor, ...]]:
+    """The calibration data as flat calls."""
+    for call in goal.task.calls("calibration"):
+        yield flatten_call(call.args, call.kwargs)
+
+
+def retrace(model: nn.Module, call: Mapping[str, Any]) -> Traced:
+    """Trace a model from the description of a call alone: tensors of zeros, no data."""
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    axes = {}
+    for leaf in call["leaves"]:
+        key = leaf["key"]
+        if "." in key:
+            raise InvalidInput(
+                f"cannot trace from the plan alone: input {key!r} is nested; trace the model first"
+            )
+        tensor = torch.zeros(leaf["shape"], dtype=getattr(torch, leaf["dtype"]))
+        axes[key] = {int(axis): name for axis, name in leaf["axes"].items()}
+        if key.isdigit():
+            args.append(tensor)
+        else:
+            kwargs[key] = tensor
+    return trace(copy.deepcopy(model).eval(), tuple(args), kwargs, axes)
+
+
+__all__ = ["NoEffect", "QuantizeStatic", "coverage", "quantize_static"]

@@ -1,0 +1,221 @@
+"""One self-contained page: the template, the figure and the run's record put together.
+
+Jinja2 escapes every text that comes from the record; only the figure and our own style sheet and
+script go in as they are. The page loads nothing from anywhere: plotly.js is inside it (which is why
+it weighs five megabytes), so it can be mailed, archived and opened on a machine without a network.
+
+Package data: page.html.j2, page.css, page.js.
+Left out: sorting and filtering. The table has some ten rows, and paper can do neither.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from burnish.errors import InvalidInput
+from burnish.report._figure import drawable, figure, limit
+from burnish.report._record import Candidate, Run, read
+from burnish.report._sentences import coverage, headline, not_tried
+from burnish.report._words import (
+    Scale,
+    Speed,
+    count,
+    duration,
+    flatten,
+    interval,
+    moment,
+    scale,
+    significant,
+    speed,
+    unit,
+    verdict_state,
+    verdict_title,
+    would_decide,
+)
+
+FILE = "report.html"
+
+
+def report(run_folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a run and return its path.
+
+    Args:
+        run_folder: the folder of the run, in which report.json lies.
+        out: the file to write, or an existing folder to write report.html into; the run folder
+            itself when None.
+
+    Raises:
+        InvalidInput: no such run, or no such folder to write into.
+        Damaged: report.json is cut short or holds a value of the wrong type.
+    """
+    run_folder = Path(run_folder)
+    page = _render(read(run_folder))
+    path = run_folder / FILE if out is None else Path(out)
+    if path.is_dir():
+        path = path / FILE
+    if not path.parent.is_dir():
+        raise InvalidInput(f"cannot write {path}: there is no folder {path.parent}")
+    _write(path, page)
+    return path
+
+
+def _render(run: Run) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(_context(run))
+
+
+def _context(run: Run) -> dict[str, Any]:
+    metric = scale(run)
+    ordered = in_order(run.candidates)
+    numbers = {candidate.label: number for number, candidate in enumerate(ordered, 1)}
+    failed = {c.label: c.reason or "no reason was written down" for c in ordered if c.failed}
+    failed |= dict(run.failures)
+    undrawn = [c.label for c in ordered if not drawable(c) and c.label not in failed]
+    picked = run.named(run.pick.label) if run.pick else None
+    times = [seconds for _, seconds in run.phases if seconds is not None]
+    total = sum(times)
+    return {
+        "run": run,
+        "metric": metric,
+        "head": headline(run, metric),
+        "figure": figure(run, numbers, metric),
+        "limit": limit(run, metric),
+        "rows": [_row(c, numbers[c.label], run, metric) for c in ordered],
+        "failed": failed,
+        "undrawn": undrawn,
+        "coverage": coverage(run),
+        "steps": picked.steps if picked else (),
+        "goal": flatten(run.goal),
+        "environment": flatten(run.environment),
+        "phases": [(name, duration(s), 100 * (s or 0) / (total or 1)) for name, s in run.phases],
+        "total": duration(total if times else None),
+        "created": moment(run.created),
+        "not_tried": not_tried(run),
+    }
+
+
+def in_order(candidates: tuple[Candidate, ...]) -> list[Candidate]:
+    """The fastest first; those without a time after them, the failed ones last."""
+
+    def place(candidate: Candidate) -> tuple[bool, bool, float]:
+        p50 = candidate.latency.p50 if candidate.latency else None
+        return candidate.failed, p50 is None, p50 or 0.0
+
+    return sorted(candidates, key=place)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of candidates, in words."""
+
+    number: int
+    candidate: Candidate
+    tags: tuple[str, ...]
+    latency: str
+    latency_notes: tuple[str, ...]
+    speed: Speed
+    quality: str
+    quality_notes: tuple[str, ...]
+    state: str
+    verdict: str
+    verdict_notes: tuple[str, ...]
+    agreement: str
+    size: str
+    size_notes: tuple[str, ...]
+    coverage: str
+
+
+def _row(candidate: Candidate, number: int, run: Run, metric: Scale) -> Row:
+    latency, quality, verdict = candidate.latency, candidate.quality, candidate.verdict
+    tags = [
+        ("pick", run.pick is not None and run.pick.label == candidate.label),
+        ("best float", run.reference == candidate.label),
+        ("frontier", candidate.frontier),
+        ("rejected", not candidate.accepted and not candidate.failed),
+        ("failed", candidate.failed),
+    ]
+    n = f"n {count(quality.n)}" if quality and quality.n is not None else ""
+    of = f"{count(candidate.num_int8)} of {count(candidate.num_operators)}"
+    blank = "–" if candidate.failed else "unknown"
+    return Row(
+        number=number,
+        candidate=candidate,
+        tags=tuple(name for name, holds in tags if holds),
+        latency=unit(latency.p50, "ms") if latency else blank,
+        latency_notes=_spread(candidate),
+        speed=_raced(candidate, run),
+        quality=metric.value(quality.value) if quality else blank,
+        quality_notes=tuple(part for part in (metric.ends(quality), n) if part) if quality else (),
+        state=verdict_state(verdict),
+        verdict=verdict_title(verdict),
+        verdict_notes=_verdict_notes(candidate, metric),
+        agreement=_share(candidate.agreement, blank),
+        size=unit(candidate.size_mb, "MB") if candidate.size_mb is not None else blank,
+        size_notes=_footprint(candidate),
+        coverage=of if candidate.num_int8 is not None else blank,
+    )
+
+
+def _verdict_notes(candidate: Candidate, metric: Scale) -> tuple[str, ...]:
+    verdict = candidate.verdict
+    if verdict is None:
+        return ()
+    ends = interval(verdict.low, verdict.high, metric.bare)
+    change = metric.change(verdict.difference)
+    change = change if verdict.difference is not None else "change unknown"
+    open_question = verdict.state == "cannot tell"
+    notes = (change, ends, would_decide(verdict) if open_question else "")
+    return tuple(part for part in notes if part)
+
+
+def _share(value: float | None, blank: str) -> str:
+    return blank if value is None else Scale("agreement", True, True).value(value)
+
+
+def _raced(candidate: Candidate, run: Run) -> Speed:
+    if candidate.label == run.reference:
+        return Speed("1×", "", "the reference", "reference")
+    return speed(candidate.ratio)
+
+
+def _spread(candidate: Candidate) -> tuple[str, ...]:
+    latency = candidate.latency
+    if latency is None:
+        return ()
+    ends = interval(latency.low, latency.high, significant)
+    named = (("p90", latency.p90), ("p99", latency.p99))
+    tails = [f"{name} {significant(value)}" for name, value in named if value is not None]
+    return tuple(part for part in (ends, *tails) if part)
+
+
+def _footprint(candidate: Candidate) -> tuple[str, ...]:
+    parts = []
+    if candidate.memory_mb is not None:
+        parts.append(f"memory {significant(candidate.memory_mb)} MB")
+    if candidate.load_s is not None:
+        parts.append(f"loads in {significant(candidate.load_s)} s")
+    return tuple(parts)
+
+
+def _write(path: Path, page: str) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,368 @@
+"""What a run wrote down, read into frozen values that know what is unknown.
+
+A search stops at any moment, so nearly every figure may be null: a null, a missing key and NaN all
+become None and are shown as unknown. A value of the wrong type is not unknown but `Damaged`, and
+the message says where in which file it stands.
+
+Left out: the plans and tensors of a candidate's history, which only a replay needs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from burnish.errors import Damaged, InvalidInput
+
+SCHEMA = 1
+FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A figure of the metric on a split of n samples, with its interval."""
+
+    split: str | None
+    metric: str | None
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A paired statement about candidate minus baseline; `max_drop` is absolute."""
+
+    state: str
+    difference: float | None
+    low: float | None
+    high: float | None
+    max_drop: float | None
+    relative: bool
+    confidence: float | None
+    n: int | None
+    needed: int | None
+    method: str | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds per call: percentiles, and the interval of the median."""
+
+    p50: float | None
+    p90: float | None
+    p99: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time of this over time of the reference, raced against it: below 1 is faster."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reference: str | None
+    unreliable: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One artifact that was made, and what is known about it."""
+
+    label: str
+    runtime: str | None
+    precision: str | None
+    threads: int | None
+    failed: bool
+    reason: str | None
+    accepted: bool
+    frontier: bool
+    quality: Quality | None
+    agreement: float | None
+    verdict: Verdict | None
+    latency: Latency | None
+    ratio: Ratio | None
+    size_mb: float | None
+    memory_mb: float | None
+    load_s: float | None
+    num_int8: int | None
+    num_operators: int | None
+    steps: tuple[str, ...]
+    folder: str | None
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The artifact to ship; the last three are of the test data."""
+
+    label: str
+    state: str | None
+    why: tuple[str, ...]
+    quality: Quality | None
+    baseline: Quality | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of a candidate's graph: in int8 or not, and why."""
+
+    name: str
+    kind: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a report tells."""
+
+    title: str
+    created: str | None
+    version: str | None
+    goal: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    fingerprint: str | None
+    reference: str | None
+    candidates: tuple[Candidate, ...]
+    pick: Pick | None
+    stopped: str | None
+    failures: tuple[tuple[str, str], ...]
+    coverage: Mapping[str, tuple[Operator, ...]]
+    recovery: tuple[tuple[str, str], ...]
+    phases: tuple[tuple[str, float | None], ...]
+    notes: tuple[str, ...]
+
+    def named(self, label: str | None) -> Candidate | None:
+        """The candidate of that label, if there is one."""
+        return next((one for one in self.candidates if one.label == label), None)
+
+
+@dataclass(frozen=True)
+class Node:
+    """An object of the file and where it stands in it."""
+
+    value: Mapping[str, Any]
+    where: str
+
+    def text(self, key: str) -> str | None:
+        found: str | None = self._typed(key, str, "a text")
+        return found
+
+    def needed(self, key: str) -> str:
+        found = self.text(key)
+        if found is None:
+            raise Damaged(f"{self.where} lacks {key!r}")
+        return found
+
+    def number(self, key: str) -> float | None:
+        found = self._typed(key, (int, float), "a number")
+        return None if found is None or math.isnan(found) else float(found)
+
+    def whole(self, key: str) -> int | None:
+        found = self.number(key)
+        return None if found is None or math.isinf(found) else round(found)
+
+    def flag(self, key: str) -> bool:
+        found = self.value.get(key)
+        if not isinstance(found, bool | None):
+            raise self._wrong(key, "true or false")
+        return bool(found)
+
+    def object(self, key: str) -> Mapping[str, Any]:
+        return self._typed(key, dict, "an object") or {}
+
+    def child(self, key: str) -> Node | None:
+        found = self._typed(key, dict, "an object")
+        return None if found is None else Node(found, f"{self.where}.{key}")
+
+    def children(self, key: str) -> tuple[Node, ...]:
+        found = self._typed(key, list, "a list") or []
+        nodes = []
+        for index, one in enumerate(found):
+            if not isinstance(one, dict):
+                raise self._wrong(f"{key}[{index}]", "an object", one)
+            nodes.append(Node(one, f"{self.where}.{key}[{index}]"))
+        return tuple(nodes)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        found = self._typed(key, list, "a list") or []
+        for index, one in enumerate(found):
+            if not isinstance(one, str):
+                raise self._wrong(f"{key}[{index}]", "a text", one)
+        return tuple(found)
+
+    def _typed(self, key: str, kind: type | tuple[type, ...], called: str) -> Any:
+        found = self.value.get(key)
+        if found is not None and (isinstance(found, bool) or not isinstance(found, kind)):
+            raise self._wrong(key, called)
+        return found
+
+    def _wrong(self, key: str, called: str, found: Any = None) -> Damaged:
+        shown = repr(self.value.get(key) if found is None else found)[:60]
+        return Damaged(f"{self.where}.{key} is {shown}, not {called}")
+
+
+def read(run_folder: Path) -> Run:
+    """Read the report.json of a run folder.
+
+    Raises:
+        InvalidInput: no such folder, no report in it, or one of a later schema.
+        Damaged: the file is cut short, is no JSON, or holds a value of the wrong type.
+    """
+    path = run_folder / FILE
+    if not run_folder.is_dir():
+        raise InvalidInput(f"{run_folder} is not a folder; a run is in burnish-runs/NAME")
+    if not path.is_file():
+        raise InvalidInput(
+            f"{run_folder} holds no {FILE}: it is not a run folder, or its run has not come far "
+            "enough; carry it on with the same `burnish optimize` command"
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is not whole JSON ({error})") from None
+    return parse(record, str(path))
+
+
+def parse(record: Any, where: str = FILE) -> Run:
+    """The values in a report; raises as `read` does."""
+    if not isinstance(record, dict):
+        raise Damaged(f"{where} holds a {type(record).__name__} where an object is expected")
+    node = Node(record, where)
+    schema = node.whole("schema")
+    if schema is None or schema < 1:
+        raise Damaged(f"{where} does not say its schema")
+    if schema > SCHEMA:
+        raise InvalidInput(
+            f"{where} is of schema {schema} and this Burnish reads up to {SCHEMA}: "
+            "it was written by a later version; upgrade burnish"
+        )
+    return Run(
+        title=node.text("title") or "untitled run",
+        created=node.text("created"),
+        version=node.text("burnish"),
+        goal=node.object("goal"),
+        environment=node.object("environment"),
+        fingerprint=node.text("fingerprint"),
+        reference=node.text("reference"),
+        candidates=tuple(_candidate(one) for one in node.children("candidates")),
+        pick=_pick(node.child("pick")),
+        stopped=node.text("stopped"),
+        failures=tuple(
+            (one.needed("label"), one.text("reason") or "") for one in node.children("failures")
+        ),
+        coverage=_coverage(node.child("coverage")),
+        recovery=tuple(
+            (one.text("label") or "", one.text("what") or "") for one in node.children("recovery")
+        ),
+        phases=tuple(
+            (one.text("name") or "unnamed", one.number("seconds"))
+            for one in node.children("phases")
+        ),
+        notes=node.texts("notes"),
+    )
+
+
+def _candidate(node: Node) -> Candidate:
+    return Candidate(
+        label=node.needed("label"),
+        runtime=node.text("runtime"),
+        precision=node.text("precision"),
+        threads=node.whole("threads"),
+        failed=node.text("status") == "failed",
+        reason=node.text("reason"),
+        accepted=node.flag("accepted"),
+        frontier=node.flag("frontier"),
+        quality=_quality(node.child("quality")),
+        agreement=node.number("agreement"),
+        verdict=_verdict(node.child("verdict")),
+        latency=_latency(node.child("latency")),
+        ratio=_ratio(node.child("ratio")),
+        size_mb=node.number("size_mb"),
+        memory_mb=node.number("memory_mb"),
+        load_s=node.number("load_s"),
+        num_int8=node.whole("num_int8"),
+        num_operators=node.whole("num_operators"),
+        steps=tuple(one.text("step") or "unnamed step" for one in node.children("history")),
+        folder=node.text("folder"),
+    )
+
+
+def _quality(node: Node | None) -> Quality | None:
+    if node is None:
+        return None
+    low, high = node.number("low"), node.number("high")
+    value, n = node.number("value"), node.whole("n")
+    return Quality(node.text("split"), node.text("metric"), value, low, high, n)
+
+
+def _verdict(node: Node | None) -> Verdict | None:
+    if node is None:
+        return None
+    return Verdict(
+        state=node.needed("state"),
+        difference=node.number("difference"),
+        low=node.number("low"),
+        high=node.number("high"),
+        max_drop=node.number("max_drop"),
+        relative=node.flag("relative"),
+        confidence=node.number("confidence"),
+        n=node.whole("n"),
+        needed=node.whole("needed"),
+        method=node.text("method"),
+        reason=node.text("reason"),
+    )
+
+
+def _latency(node: Node | None) -> Latency | None:
+    if node is None:
+        return None
+    keys = ("p50_ms", "p90_ms", "p99_ms", "low_ms", "high_ms")
+    return Latency(*(node.number(key) for key in keys))
+
+
+def _ratio(node: Node | None) -> Ratio | None:
+    if node is None:
+        return None
+    value, low, high = (node.number(key) for key in ("value", "low", "high"))
+    return Ratio(value, low, high, node.text("reference"), node.flag("unreliable"))
+
+
+def _pick(node: Node | None) -> Pick | None:
+    if node is None:
+        return None
+    test = node.child("test")
+    return Pick(
+        label=node.needed("label"),
+        state=node.text("state"),
+        why=node.texts("why"),
+        quality=_quality(test.child("quality")) if test else None,
+        baseline=_quality(test.child("baseline")) if test else None,
+        verdict=_verdict(test.child("verdict")) if test else None,
+    )
+
+
+def _coverage(node: Node | None) -> dict[str, tuple[Operator, ...]]:
+    if node is None:
+        return {}
+    return {
+        label: tuple(
+            Operator(
+                one.text("operator") or "unnamed",
+                one.text("kind") or "unknown",
+                one.text("state") or "unknown",
+                one.text("reason") or "no reason was written down",
+            )
+            for one in node.children(label)
+        )
+        for label in node.value
+    }

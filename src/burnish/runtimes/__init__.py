@@ -1,0 +1,12 @@
+"""Runtimes: export a traced model for one, load it in a worker, see what it can do here.
+
+`Artifact` is `bundle`'s: what is measured is what ships.
+"""
+
+from __future__ import annotations
+
+from burnish.bundle import Artifact
+from burnish.runtimes._runtime import Runtime
+from burnish.runtimes._table import available, export, load, runtime
+
+__all__ = ["Artifact", "Runtime", "available", "export", "load", "runtime"]

@@ -1,0 +1,129 @@
+"""OpenVINO: the ONNX file converted to its own format, with quantizers as FakeQuantize.
+
+OpenVINO decides the precision of each operator from FakeQuantize nodes; QuantizeLinear with its
+DequantizeLinear says the same in four nodes, but fixes the integer type: uint8 with zero point 128
+then computes with a zero point where signed int8 would need none. One FakeQuantize over the same
+grid leaves the choice to OpenVINO and gives the same values.
+
+bfloat16 is not another file but an execution hint; the artifact says so in its options.
+
+Left out: compressed (float16) storage of float weights.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from burnish.bundle import Artifact, Options, Worker
+from burnish.graph import Traced
+from burnish.runtimes._onnx import to_onnx
+from burnish.runtimes._runtime import check_precision, missing, ports, require
+
+FILES = ("model.xml", "model.bin")
+
+
+@dataclass(frozen=True)
+class OpenVino:
+    """Intel's OpenVINO, on its CPU plugin unless the target names another of its devices."""
+
+    name: str = "openvino"
+
+    def available(self) -> str | None:
+        """None, or the install line."""
+        return missing(self.name, "openvino")
+
+    def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
+        """Write `model.xml`, `model.bin` and `artifact.json`."""
+        require(self.available())
+        check_precision(self.name, model, precision, ("float32", "bfloat16", "int8"))
+        import openvino
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            onnx_file = Path(scratch) / "model.onnx"
+            to_onnx(model, onnx_file)
+            converted = openvino.convert_model(str(onnx_file))
+            fuse_quantizers(converted)
+            openvino.save_model(converted, str(folder / FILES[0]), compress_to_fp16=False)
+        artifact = Artifact(
+            folder=folder,
+            runtime=self.name,
+            precision=precision,
+            files=FILES,
+            inputs=ports(model.inputs),
+            outputs=ports(model.outputs),
+            tree=dict(model.tree),
+            options=Options(execution="bfloat16" if precision == "bfloat16" else "float32"),
+        )
+        artifact.save()
+        return artifact
+
+    def load(self, artifact: Artifact) -> Worker:
+        """A worker with the artifact loaded."""
+        return Worker(artifact)
+
+
+def fuse_quantizers(model: Any) -> int:
+    """Replace FakeQuantize → Convert → [Convert] → [Subtract] → Multiply by one FakeQuantize.
+
+    The first half is what QuantizeLinear became, the second DequantizeLinear. Returns how many.
+    """
+    from openvino import opset13 as ops
+
+    fused = 0
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "FakeQuantize":
+            continue
+        tail = _dequantizer(node)
+        if tail is None:
+            continue
+        multiply, zero, scale = tail
+        low_in, high_in, low, high = (_value(node, index) for index in (1, 2, 3, 4))
+        assert low is not None
+        assert high is not None
+        bounds = [np.float32((edge - zero) * scale) for edge in (low, high)]
+        inputs = [ops.constant(np.float32(edge)) for edge in (low_in, high_in)]
+        outputs = [ops.constant(edge) for edge in bounds]
+        name = multiply.get_friendly_name()
+        single = ops.fake_quantize(node.input_value(0), *inputs, *outputs, node.get_levels())
+        single.set_friendly_name(f"{name}/quantize")
+        for reader in list(multiply.output(0).get_target_inputs()):
+            reader.replace_source_output(single.output(0))
+        fused += 1
+    if fused:
+        model.validate_nodes_and_infer_types()
+    return fused
+
+
+def _dequantizer(node: Any) -> tuple[Any, Any, Any] | None:
+    """The Multiply that ends the chain behind a FakeQuantize, with zero point and scale."""
+    zero: Any = np.float32(0)
+    while True:
+        readers = list(node.output(0).get_target_inputs())
+        if len(readers) != 1:
+            return None
+        node = readers[0].get_node()
+        kind = node.get_type_name()
+        if kind == "Subtract":
+            zero = _value(node, 1)
+        elif kind == "Multiply":
+            scale = _value(node, 1)
+            return None if zero is None or scale is None else (node, zero, scale)
+        elif kind != "Convert":
+            return None
+
+
+def _value(node: Any, index: int) -> Any:
+    """The constant an input reads, through conversions; None where it is computed."""
+    source = node.input_value(index).get_node()
+    while source.get_type_name() == "Convert":
+        source = source.input_value(0).get_node()
+    if source.get_type_name() != "Constant":
+        return None
+    data = np.asarray(source.get_data(), dtype=np.float32)
+    return data.reshape(()) if data.size == 1 else data
