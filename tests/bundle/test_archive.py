@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from burnish.bundle import Artifact, Worker, save_program
+from burnish.bundle import Artifact, Port, Worker, save_program
 from burnish.bundle._archive import check_archive
 from burnish.errors import Damaged, Unsupported
 from tests.bundle import models
@@ -113,7 +114,7 @@ def test_the_danger_is_real(entries: Entries, tmp_path: Path) -> None:
     """What the list keeps out does run when torch is let near it: pickle, and sizes alone."""
     pickled, sized = tmp_path / "pickled", tmp_path / "sized"
     crafted = {**entries, SAMPLES: torch_saved(((Touch(pickled),), {}))}
-    with pytest.raises(Exception, match=""):
+    with contextlib.suppress(Exception):  # whether it then loads is not the point
         torch.export.load(write(tmp_path / "a.pt2", crafted)).module()(0)
     assert pickled.exists()
     crafted = with_graph(entries, lambda g: set_everywhere(g, "expr_str", expression(sized)))
@@ -281,10 +282,10 @@ def test_a_program_with_structure_comes_back_whole(tmp_path: Path) -> None:
     )
     save_program(program, tmp_path / "model.pt2")
     inputs = (
-        models.Port("x", "float32", ("batch", 3)),
-        models.Port("scale", "float32", ("batch", 1)),
+        Port("x", "float32", ("batch", 3)),
+        Port("scale", "float32", ("batch", 1)),
     )
-    outputs = tuple(models.Port(name, "float32", ("n",)) for name in ("all", "half", "mean"))
+    outputs = tuple(Port(name, "float32", ("n",)) for name in ("all", "half", "mean"))
     artifact = Artifact(tmp_path, "eager", "float32", ("model.pt2",), inputs, outputs)
     with Worker(artifact) as worker:
         for size in (1, 6):

@@ -38,7 +38,7 @@ def gone(pid: int, seconds: float = 5.0) -> bool:
 def test_a_corrupt_file_is_refused(tmp_path: Path, content: bytes) -> None:
     artifact = models.onnx_artifact(tmp_path)
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(RuntimeFailed, match="model.onnx") as error:
+    with pytest.raises(RuntimeFailed, match=r"model\.onnx") as error:
         Worker(artifact)
     assert error.value.reason == "refused"
 
@@ -158,6 +158,24 @@ def test_closing_or_dropping_a_worker_ends_its_child(onnx_artifact: Artifact) ->
     del dropped
     gc.collect()
     assert gone(pid)
+
+
+@POSIX
+def test_what_a_runtime_has_forked_goes_with_it(
+    onnx_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the runtime dies and its fork would hold the pipes open."""
+    fork = "pid = os.fork()\n        if pid == 0: time.sleep(300)"
+    fork += f"\n        open({str(tmp_path / 'pid')!r}, 'w').write(str(pid))"
+    run = "os._exit(3)"
+    monkeypatch.setenv("PYTHONPATH", models.fake_onnxruntime(tmp_path, load=fork, run=run))
+    for crash in (False, True):
+        with Worker(onnx_artifact, timeout=20.0) as worker:
+            forked = int((tmp_path / "pid").read_text())
+            if crash:
+                with pytest.raises(RuntimeFailed, match="exit code 3"):
+                    worker.run(models.samples(1))
+        assert gone(forked)
 
 
 @POSIX

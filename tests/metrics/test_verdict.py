@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,6 +260,14 @@ def test_a_verdict_is_a_value():
     assert isinstance(one, Verdict)
     with pytest.raises(AttributeError):
         one.state = "fails"  # type: ignore[misc]
+
+
+def test_the_card_runs():
+    card = Path(__file__).parents[2] / "docs" / "methods" / "verdict.md"
+    (code,) = re.findall(r"```python\n(.*?)```", card.read_text(), re.DOTALL)
+    names: dict[str, Verdict] = {}
+    exec(code, names)
+    assert names["answer"].state == "holds"
 
 
 def test_the_room_does_not_import_torch():

@@ -15,6 +15,8 @@ REFERENCE = "onnxruntime float32, 2 threads"
 PICK = "openvino int8, 2 threads"
 UNTOLD = "onnxruntime int8, 2 threads"
 
+BLANK = ("quality", "verdict", "latency", "ratio", "agreement", "size_mb", "memory_mb", "load_s")
+
 
 def write(record: Json, folder: Path) -> Path:
     """A run folder that holds `record`."""
@@ -88,7 +90,7 @@ def candidate(label: str, p50: float, ratio: float, /, **changes: Any) -> Json:
         "num_int8": 0,
         "num_operators": 67,
         "history": [],
-        "folder": f"candidates/{abs(hash(label)) % 10**8:08d}",
+        "folder": "candidates/" + label.replace(", ", "-").replace(" ", "-"),
     }
     return record | changes
 
@@ -142,44 +144,6 @@ def coverage(num_reverted: int = 0) -> list[Json]:
 
 
 def _candidates() -> list[Json]:
-    failed = candidate(
-        "openvino bfloat16, 1 thread",
-        0,
-        0,
-        status="failed",
-        reason="the runtime refused it: this machine has no bfloat16 instructions",
-        accepted=False,
-        quality=None,
-        verdict=None,
-        latency=None,
-        ratio=None,
-        agreement=None,
-        size_mb=None,
-        memory_mb=None,
-        load_s=None,
-        num_int8=None,
-        num_operators=None,
-    )
-    undecided = int8(
-        UNTOLD,
-        5.41,
-        0.62,
-        accepted=False,
-        frontier=False,
-        quality=quality(0.7568),
-        verdict=verdict("cannot tell", -0.0114, 0.0163, needed=1460),
-        reason="the verdict is open: 440 samples are too few",
-    )
-    lost = int8(
-        "onnxruntime int8, 1 thread",
-        9.02,
-        1.03,
-        accepted=False,
-        quality=quality(0.7091),
-        verdict=verdict("fails", -0.0591, 0.0214),
-        reason="loses more than the 2 points allowed",
-        agreement=0.9012,
-    )
     shaky = candidate("eager float32, 2 threads", 47.8, 5.49)
     shaky["ratio"]["unreliable"] = True
     mixed = int8(
@@ -200,13 +164,51 @@ def _candidates() -> list[Json]:
         candidate(REFERENCE, 8.70, 1.0, frontier=True),
         candidate("openvino float32, 1 thread", 22.1, 2.54),
         candidate("openvino float32, 2 threads", 13.6, 1.56),
-        lost,
-        undecided,
+        _lost(),
+        _undecided(),
         int8("openvino int8, 1 thread", 8.66, 0.995, reason="no difference from the reference"),
         int8(PICK, 5.18, 0.595, frontier=True),
         mixed,
-        failed,
+        _failed(),
     ]
+
+
+def _lost() -> Json:
+    return int8(
+        "onnxruntime int8, 1 thread",
+        9.02,
+        1.03,
+        accepted=False,
+        quality=quality(0.7091),
+        verdict=verdict("fails", -0.0591, 0.0214),
+        reason="loses more than the 2 points allowed",
+        agreement=0.9012,
+    )
+
+
+def _undecided() -> Json:
+    return int8(
+        UNTOLD,
+        5.41,
+        0.62,
+        accepted=False,
+        frontier=False,
+        quality=quality(0.7568),
+        verdict=verdict("cannot tell", -0.0114, 0.0163, needed=1460),
+        reason="the verdict is open: 440 samples are too few",
+    )
+
+
+def _failed() -> Json:
+    return candidate(
+        "openvino bfloat16, 1 thread",
+        0,
+        0,
+        status="failed",
+        reason="the runtime refused it: this machine has no bfloat16 instructions",
+        accepted=False,
+        **dict.fromkeys((*BLANK, "num_int8", "num_operators")),
+    )
 
 
 def good() -> Json:
@@ -302,12 +304,9 @@ def _environment() -> Json:
     return {"machine": machine, "versions": {**versions, "burnish": "0.1.0"}, "commit": None}
 
 
-BLANK = ("quality", "verdict", "latency", "ratio", "agreement", "size_mb", "memory_mb", "load_s")
-
-
 def sad() -> Json:
     """Nothing was picked, much failed, and what can be null is null."""
-    nothing = {key: None for key in (*BLANK, "num_int8", "num_operators", "history", "folder")}
+    nothing = dict.fromkeys((*BLANK, "num_int8", "num_operators", "history", "folder"))
     bare = {"runtime": None, "precision": None, "threads": None, "reason": None}
     hollow = {"status": "ok", "accepted": False, "frontier": False, **nothing, **bare}
     nulls = {

@@ -38,7 +38,6 @@ _BOOKKEEPING = {
     "archive_format",
     "archive_version",
     "byteorder",
-    "version",
     ".data/version",
     ".data/serialization_id",
 }

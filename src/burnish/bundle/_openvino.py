@@ -6,8 +6,10 @@ back after compiling, and a runtime that did not take it is refused. One stream,
 Times per operator come from a second, profiled compilation; operators that were fused away
 (NOT_RUN) are dropped.
 
-OpenVINO's telemetry lives in its converter, not in the part that runs models; the worker sets its
-opt-out for good measure, and nothing here imports it.
+Importing openvino forks a process that reports the import to its makers over the network, unless
+the package openvino_telemetry cannot be imported; then OpenVINO takes a stub of its own. So the
+worker (a process that does nothing else) marks it as absent first: nothing is sent, and no forked
+helper is left behind when the worker is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import openvino
+import openvino  # the loader has marked openvino_telemetry as absent before this line
 
 from burnish.bundle._artifact import Artifact, OpTime
 from burnish.errors import Unsupported

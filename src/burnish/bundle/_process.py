@@ -52,7 +52,8 @@ class Worker:
     Raises `RuntimeFailed` (`.reason` "crashed", "hung" or "refused") when loading fails,
     `MissingExtra` when the runtime is not installed, `Damaged` for a file that is not safe to load.
     `timeout` is the longest silence in seconds before the child counts as hung; a single run must
-    be shorter. `load_seconds` is the time the runtime took to load the file, its import excluded.
+    be shorter. `load_seconds` is the time the runtime took to load the file, its import excluded
+    (but for eager, where torch imports its exporter, over a second of it, when it first loads).
     """
 
     load_seconds: float
@@ -181,7 +182,7 @@ class Worker:
 
     def _give_up(self) -> None:
         self._hung = True
-        self._process.kill()
+        _kill(self._process)
 
     def _failure(self, doing: str, error: Exception) -> RuntimeFailed:
         self.close()
@@ -242,8 +243,16 @@ def _drain(stream: IO[bytes], lines: deque[str]) -> None:
             lines.append(line.decode("utf-8", "replace").rstrip())
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The child leads a group: whatever its runtime has started goes with it."""
+    if os.name == "posix" and process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
     process.kill()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    _kill(process)
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:

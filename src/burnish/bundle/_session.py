@@ -8,6 +8,7 @@ onnxruntime never costs, nor needs, an import of torch.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -35,21 +36,29 @@ class _Entry:
     module: str  # defines `load(artifact, threads) -> Session`
     package: str
     install: str
+    without: tuple[str, ...] = ()  # packages to be taken for absent by the runtime
 
 
 _TABLE = {
     "eager": _Entry("burnish.bundle._eager", "torch", "pip install torch"),
     "onnxruntime": _Entry("burnish.bundle._onnxruntime", "onnxruntime", "pip install onnxruntime"),
-    "openvino": _Entry("burnish.bundle._openvino", "openvino", "pip install openvino"),
+    "openvino": _Entry(
+        "burnish.bundle._openvino",
+        "openvino",
+        "pip install openvino",
+        without=("openvino_telemetry",),
+    ),
 }
 
 
 def loader(runtime: str) -> Callable[[Artifact, int], Session]:
     """The runtime's `load(artifact, threads)`, with the runtime imported.
 
+    For a process of its own: what the runtime is to do without is marked as absent in sys.modules.
     Raises `MissingExtra`, with the line that installs it, where the runtime is not installed.
     """
     entry = _TABLE[runtime]
+    sys.modules.update(dict.fromkeys(entry.without))  # type: ignore[arg-type]
     try:
         importlib.import_module(entry.package)
     except ModuleNotFoundError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from burnish.bundle._batch import with_batch
+from burnish.bundle._batch import batch_size, with_batch
 from burnish.bundle._bundle import Bundle
 from burnish.bundle._process import Worker
 from burnish.errors import InvalidInput
@@ -44,15 +44,19 @@ def time_bundle(
 ) -> Timings:
     """Time the bundle in `folder` for about `seconds`, with its recorded options.
 
-    `threads` overrides the recorded number. Raises `Damaged`, `MissingExtra`, `RuntimeFailed`, and
-    `InvalidInput` for a batch the artifact does not take.
+    `threads` overrides the recorded number. A model without a batch dimension runs on its sample
+    inputs as they are, and a run counts as one sample.
+
+    Raises `Damaged`, `MissingExtra`, `RuntimeFailed`, and `InvalidInput` for a batch the artifact
+    does not take.
     """
     if seconds <= 0:
         raise InvalidInput(f"seconds is {seconds}; use a number above 0")
     bundle = Bundle.open(folder)
     inputs, _ = bundle.check_arrays()
-    inputs = with_batch(bundle.artifact.inputs, inputs, batch)
     artifact = bundle.artifact
+    if batch != 1 or batch_size(artifact.inputs, inputs) is not None:
+        inputs = with_batch(artifact.inputs, inputs, batch)
     if threads is not None:
         artifact = artifact.with_options(threads=threads)
     with Worker(artifact) as worker:

@@ -1,10 +1,11 @@
 """The child: loads one artifact, then runs and times it as its parent asks.
 
-Started as `python -m burnish.bundle._worker`. Frames come in on standard input and go out on a
-copy of standard output; file descriptor 1 itself is turned to standard error, so that a runtime
-that prints cannot corrupt the protocol. Threads are pinned before any runtime is imported, and only
-the artifact's own runtime ever is. A thread of its own reads the input: when the parent goes, the
-input ends and the child is gone at once, even in the middle of a run.
+Started as `python -m burnish.bundle._worker`. Frames come and go on copies of standard input and
+output; descriptor 0 itself is turned to nothing and 1 to standard error, so that a runtime that
+prints cannot corrupt the protocol, and one that forks does not hold it open (the copies are closed
+in any fork). Threads are pinned before any runtime is imported, and only the artifact's own runtime
+ever is. A thread of its own reads the input: when the parent goes, the input ends and the child is
+gone at once, even in the middle of a run, and with it whatever the runtime started.
 
 The clock is read around each run, nothing else is inside it; between runs of a long series, at most
 once a second, a sign of life is sent, by which the parent tells slow from hung.
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -108,8 +111,27 @@ def _read(stream: BinaryIO, requests: queue.SimpleQueue[tuple[dict[str, Json], A
     try:
         while True:
             requests.put(receive(stream))
-    except EOFError:
-        os._exit(0)
+    except (EOFError, OSError):
+        _leave()
+
+
+def _leave() -> None:
+    if os.name == "posix" and os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Unbuffered input and output of our own, away from descriptors 0 and 1."""
+    copies = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    if hasattr(os, "register_at_fork"):
+        for copy in copies:
+            os.register_at_fork(after_in_child=partial(os.close, copy))
+    return open(copies[0], "rb", buffering=0), open(copies[1], "wb")
 
 
 def _pin(cores: list[int] | None) -> None:
@@ -118,10 +140,9 @@ def _pin(cores: list[int] | None) -> None:
 
 
 def main() -> None:
-    output = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    source, output = _take_pipes()
     requests: queue.SimpleQueue[tuple[dict[str, Json], Arrays]] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(sys.stdin.buffer, requests), daemon=True).start()
+    threading.Thread(target=_read, args=(source, requests), daemon=True).start()
     child = _Child(output)
     while True:
         request, inputs = requests.get()

@@ -66,7 +66,7 @@ def guarded(resumable: bool = False) -> Callable[[Callable[P, None]], Callable[P
             except Infeasible as error:
                 _tell(error)
                 if error.result is not None:
-                    output().print(str(error.result), markup=False)
+                    output().print(Text(f"The best that was found:\n{error.result}"))
                 raise typer.Exit(INFEASIBLE) from None
             except BurnishError as error:
                 _tell(error)

@@ -30,6 +30,7 @@ OTHERS = {
 }
 VNNI = ("avx512_vnni", "avx_vnni")
 AMX = ("amx_int8", "amx_bf16")
+INT8 = (*VNNI, "amx_int8", "neon_dotprod", "neon_i8mm")
 
 
 def version(package: str) -> str | None:
@@ -73,9 +74,7 @@ def _instructions(machine: Machine) -> Iterator[tuple[str, str, str]]:
     if not machine.isa:
         yield "instructions", "unknown", "not told on this system: nothing that needs them is tried"
         return
-    vnni, amx = _any(machine, VNNI), _any(machine, AMX)
-    neon = "neon_dotprod" in machine.isa or "asimddp" in machine.isa
-    fast = vnni or neon or "amx_int8" in machine.isa
+    fast = _any(machine, INT8)
     yield (
         "int8 dot products",
         "yes" if fast else "no",
@@ -83,6 +82,19 @@ def _instructions(machine: Machine) -> Iterator[tuple[str, str, str]]:
         if fast
         else "int8 makes files smaller here, but may be no faster than float32",
     )
+    if not any(name.startswith("neon") for name in machine.isa):
+        yield from _of_x86(_any(machine, VNNI), _any(machine, AMX))
+    yield (
+        "bfloat16",
+        "yes" if machine.supports_bfloat16 else "no",
+        "bfloat16 is tried as a candidate of its own (openvino)"
+        if machine.supports_bfloat16
+        else "bfloat16 is not tried: it would be emulated, slower than float32",
+    )
+    yield "in all", str(len(machine.isa)), ", ".join(sorted(machine.isa))
+
+
+def _of_x86(vnni: bool, amx: bool) -> Iterator[tuple[str, str, str]]:
     yield (
         "VNNI",
         "yes" if vnni else "no",
@@ -97,14 +109,6 @@ def _instructions(machine: Machine) -> Iterator[tuple[str, str, str]]:
         if amx
         else "no matrix tiles: gains come from vector instructions alone",
     )
-    yield (
-        "bfloat16",
-        "yes" if machine.supports_bfloat16 else "no",
-        "bfloat16 is tried as a candidate of its own (openvino)"
-        if machine.supports_bfloat16
-        else "bfloat16 is not tried: it would be emulated, slower than float32",
-    )
-    yield "in all", str(len(machine.isa)), ", ".join(sorted(machine.isa))
 
 
 def _any(machine: Machine, names: tuple[str, ...]) -> bool:

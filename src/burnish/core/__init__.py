@@ -5,8 +5,19 @@ A Step turns a Candidate into another Candidate, for a Goal.
 
 from __future__ import annotations
 
-from burnish.core._candidate import Applied, Candidate, Choices
+from burnish.core._candidate import Applied, Candidate, Choices, model_hash, tensor_hash
 from burnish.core._frontier import Frontier
-from burnish.core._step import Chain, Rewrite, Step
+from burnish.core._step import Chain, Rewrite, Step, settings_of
 
-__all__ = ["Applied", "Candidate", "Chain", "Choices", "Frontier", "Rewrite", "Step"]
+__all__ = [
+    "Applied",
+    "Candidate",
+    "Chain",
+    "Choices",
+    "Frontier",
+    "Rewrite",
+    "Step",
+    "model_hash",
+    "settings_of",
+    "tensor_hash",
+]

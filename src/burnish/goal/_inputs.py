@@ -221,7 +221,7 @@ class Inputs:
             new.append(tensor)
         tensors = iter(new)
         args = tuple(replace_leaves(value, tensors) for value in self.args)
-        kwargs = {name: replace_leaves(value, tensors) for name, value in self.kwargs.items()}
+        kwargs = replace_leaves(self.kwargs, tensors)
         return Inputs(args, kwargs, self.batch_axis, self.dynamic)
 
     def batch_size(self) -> int:

@@ -17,20 +17,16 @@ from torch import fx, nn
 
 aten = torch.ops.aten
 _CONVOLUTIONS = frozenset(
-    {aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default}
+    {
+        *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default, aten.linear.default),
+        *(aten.conv1d.padding, aten.conv2d.padding, aten.conv3d.padding),  # "same", "valid"
+    }
 )
 _TRANSPOSED = frozenset(
     {
         aten.conv_transpose1d.default,
         aten.conv_transpose2d.input,
         aten.conv_transpose3d.input,
-    }
-)
-_DROPOUTS = frozenset(
-    {
-        *(aten.dropout.default, aten.dropout_.default),
-        *(aten.alpha_dropout.default, aten.feature_alpha_dropout.default),
-        *(aten.feature_dropout.default, aten.feature_dropout_.default),
     }
 )
 
@@ -114,16 +110,12 @@ def fold_batch_norm(module: fx.GraphModule) -> list[str]:
     """Fold batch-norm in eval mode into the convolution or linear before it, in place.
 
     Only where the convolution feeds nothing else, and where all tensors of both are constants.
-    Dropout in eval mode is removed with it. Returns the names of the operators that took a
-    batch-norm in.
+    Returns the names of the operators that took a batch-norm in.
     """
     names = operator_names(module)
     folded = []
     for node in list(module.graph.nodes):
-        if node.target in _DROPOUTS and not node.args[2]:
-            node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
-        elif node.target is aten.batch_norm.default and _foldable(module, node):
+        if node.target is aten.batch_norm.default and _foldable(module, node):
             folded.append(names[node.args[0]])
             _fold(module, node.args[0], node)
     finish(module)

@@ -6,6 +6,8 @@ becomes `b = relu(a)`, and whatever read `a` afterwards reads `b`. That is the s
 nobody else looks at a's memory: `a` is no view, no view of it is read later, and it is no parameter
 or buffer, whose change outlives the call. Elsewhere the in-place operator stays, and is right.
 
+Dropout in eval mode hands out its input itself and is left away.
+
 Left out: torch's own functionalization (`run_decompositions`), which takes reshapes and batch-norm
 apart as well.
 """
@@ -19,15 +21,20 @@ from torch import fx
 _MAY_ALIAS = frozenset(
     {
         *("contiguous", "to", "type_as", "sum_to_size", "reshape", "reshape_as", "flatten"),
-        *("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
         *("atleast_1d", "atleast_2d", "atleast_3d", "einsum", "meshgrid"),
     }
 )
+
+_DROPOUTS = ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
 
 
 def functionalize(module: fx.GraphModule) -> None:
     """Replace in-place operators where that changes nothing else, in place."""
     for node in list(module.graph.nodes):
+        if _name(node).rstrip("_") in _DROPOUTS and not node.args[2]:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+            continue
         functional = _functional(node)
         if functional is None or not _alone(node):
             continue
@@ -42,13 +49,20 @@ def functionalize(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _functional(node: fx.Node) -> torch._ops.OpOverload | None:
-    """The functional twin of an in-place operator that gives a tensor of the same dtype."""
+def _name(node: fx.Node) -> str:
+    """The name of an operator of torch's own; "" for anything else."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return ""
+    return target._schema.name.removeprefix("aten::")
+
+
+def _functional(node: fx.Node) -> torch._ops.OpOverload | None:
+    """The functional twin of an in-place operator that gives a tensor of the same dtype."""
+    target, name = node.target, _name(node)
+    if not isinstance(target, torch._ops.OpOverload) or not name.endswith("_"):
         return None
-    name = target._schema.name.removeprefix("aten::")
-    packet = getattr(torch.ops.aten, name[:-1], None) if name.endswith("_") else None
+    packet = getattr(torch.ops.aten, name[:-1], None)
     twin = getattr(packet, target._overloadname, None)
     if not isinstance(twin, torch._ops.OpOverload):
         return None
@@ -73,5 +87,6 @@ def _aliases(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return True
-    name = target._schema.name.removeprefix("aten::")
-    return name in _MAY_ALIAS or any(r.alias_info is not None for r in target._schema.returns)
+    return _name(node) in _MAY_ALIAS or any(
+        r.alias_info is not None for r in target._schema.returns
+    )

@@ -2,7 +2,7 @@
 
 torch's exceptions are long, end deep inside torch, and are accompanied by a page of graph on
 stderr. A refusal of ours names the line of the user's own code, torch's reason, and where the cause
-is a size that cannot change, which axis it is and what to do. `quiet` keeps the page away for as
+is a branch on values or a size that cannot change, what to do. `quiet` keeps the page away for as
 long as an export takes; the user's logging stays as it was.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import sysconfig
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -22,9 +24,12 @@ import torch
 from burnish.errors import Unsupported
 
 _NOISY = ("torch.export", "torch.fx.experimental.symbolic_shapes")
-_GRAPH = ("def forward(", "class ")
+_GRAPH = ("def forward(self", "class GraphModule(")
+# Recurrent layers gather their weights anew in each call; torch takes that for the user's doing.
+_RECURRENT = r"The tensor attributes? .*\b_flat_weights\["
 _OURS = Path(__file__).resolve().parent
 _TORCH = Path(torch.__file__).resolve().parent
+_PYTHON = Path(sysconfig.get_path("stdlib")).resolve()
 
 
 def refusal(error: Exception, names: Mapping[str, str]) -> Unsupported:
@@ -42,6 +47,11 @@ def refusal(error: Exception, names: Mapping[str, str]) -> Unsupported:
 
 
 def _advice(text: str, names: Mapping[str, str]) -> str:
+    if "data-dependent" in text:
+        return (
+            ": what it does next depends on the values in a tensor. Compute both ways and choose "
+            "with torch.where, or wrap the model so that the choice is made outside"
+        )
     violated = re.search(r"Constraints violated \(([^)]*)\)", text)
     if violated is None:
         return ""
@@ -56,7 +66,7 @@ def _advice(text: str, names: Mapping[str, str]) -> str:
 
 
 def user_line(error: BaseException) -> str:
-    """The innermost line of code that is neither torch's nor ours: where the user must look."""
+    """The innermost line that is not torch's, Python's or ours: where the user must look."""
     chain: BaseException | None = error
     while chain is not None:
         for frame in reversed(traceback.extract_tb(chain.__traceback__)):
@@ -67,18 +77,20 @@ def user_line(error: BaseException) -> str:
 
 
 def _inside(filename: str) -> bool:
-    parents = Path(filename).resolve().parents
-    return _OURS in parents or _TORCH in parents
+    path = Path(filename).resolve()
+    ours = _OURS in path.parents or _TORCH in path.parents
+    return ours or (_PYTHON in path.parents and "site-packages" not in path.parts)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch's dumps of a half-traced graph off stderr."""
+    """Keep torch's dumps of a half-traced graph off stderr, and its warning about its own LSTM."""
     loggers = [logging.getLogger(name) for name in _NOISY]
     for logger in loggers:
         logger.addFilter(_drop)
     try:
-        with redirect_stderr(_WithoutGraphs(sys.stderr)):
+        with redirect_stderr(_WithoutGraphs(sys.stderr)), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=_RECURRENT, category=UserWarning)
             yield
     finally:
         for logger in loggers:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -140,10 +140,14 @@ def trace(
     call = describe_call(args, kwargs, axes)
     _check_sizes(call)
     tensors = flatten_call(args, kwargs)
-    copied = _copy(model)
+    trees: list[dict[str, Any]] = []
     with torch.no_grad():
-        tree = _run(copied, call, tensors)
-        program = _export(_Flat(copied, call), tensors, [leaf["axes"] for leaf in call["leaves"]])
+        try:
+            program = _export(_Flat(_copy(model), call, trees.append), tensors, call)
+        except Unsupported:
+            _run(_copy(model), call, tensors)
+            raise
+    tree = trees[-1]
     module = _plain(program.module(check_guards=False))
     functionalize(module)
     names = _input_names(model, [leaf["key"] for leaf in call["leaves"]])
@@ -183,40 +187,46 @@ def _copy(model: nn.Module) -> nn.Module:
         ) from error
 
 
-def _run(
-    model: nn.Module, call: Mapping[str, Any], tensors: tuple[torch.Tensor, ...]
-) -> dict[str, Any]:
-    """The tree of what the model returns for the example."""
+def _run(model: nn.Module, call: Mapping[str, Any], tensors: tuple[torch.Tensor, ...]) -> None:
+    """InvalidInput where the example call fails without being traced, too."""
     args, kwargs = build_call(call, [tensor.clone() for tensor in tensors])
     try:
-        output = model(*args, **kwargs)
+        model(*args, **kwargs)
     except Exception as error:
         raise InvalidInput(
             f"the model fails on the example call: {type(error).__name__}: {error}"
             f"{user_line(error)}"
         ) from error
-    tensors_out, tree = flatten(output)
-    if not tensors_out:
-        raise Unsupported("the model returns no tensor: nothing to optimize")
-    return tree
 
 
 class _Flat(nn.Module):
-    """Flat tensors in, flat tuple out, around a model with trees on both sides."""
+    """Flat tensors in, flat tuple out, around a model with trees on both sides.
 
-    def __init__(self, model: nn.Module, call: Mapping[str, Any]) -> None:
+    The tree of the outputs is told to `note` while the model is traced: a call before would leave
+    in the model whatever it keeps from call to call.
+    """
+
+    def __init__(
+        self, model: nn.Module, call: Mapping[str, Any], note: Callable[[dict[str, Any]], None]
+    ) -> None:
         super().__init__()
         self.model = model
         self._call = call
+        self._note = note
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         args, kwargs = build_call(self._call, tensors)
-        return tuple(flatten(self.model(*args, **kwargs))[0])
+        outputs, tree = flatten(self.model(*args, **kwargs))
+        if not outputs:
+            raise Unsupported("the model returns no tensor: nothing to optimize")
+        self._note(tree)
+        return tuple(outputs)
 
 
 def _export(
-    wrapper: nn.Module, tensors: tuple[torch.Tensor, ...], axes: list[Mapping[str, str]]
+    wrapper: nn.Module, tensors: tuple[torch.Tensor, ...], call: Mapping[str, Any]
 ) -> torch.export.ExportedProgram:
+    axes = [leaf["axes"] for leaf in call["leaves"]]
     identifiers = {name: _identifier(name) for leaf in axes for name in leaf.values()}
     dims = {name: torch.export.Dim(identifier) for name, identifier in identifiers.items()}
     shapes = tuple({int(axis): dims[name] for axis, name in leaf.items()} for leaf in axes)

@@ -178,9 +178,7 @@ def _chunks(
     traced: Traced, tensors: tuple[torch.Tensor, ...]
 ) -> Iterator[tuple[tuple[torch.Tensor, ...], int]]:
     """Cut a batch along its batch axes. Inputs without one go whole into each chunk."""
-    axes = [
-        slot.shape.index("batch") if "batch" in slot.shape else None for slot in traced.inputs
-    ]
+    axes = [slot.shape.index("batch") if "batch" in slot.shape else None for slot in traced.inputs]
     sizes = [t.shape[a] for t, a in zip(tensors, axes, strict=True) if a is not None]
     if not sizes:
         yield tensors, 1

@@ -76,8 +76,11 @@ def decide(folded: Traced, statistics: Statistics, settings: Settings) -> Choice
             for value, readers in placement.quantizers.items()
         },
         "equalized": [
-            [names[p.producer], None if p.activation is None else names[p.activation],
-             names[p.depthwise]]
+            [
+                names[p.producer],
+                None if p.activation is None else names[p.activation],
+                names[p.depthwise],
+            ]
             for p, _ in pairs.values()
         ],
         "coverage": [asdict(row) for row in placement.coverage],
@@ -116,9 +119,7 @@ def _lifted(statistics: Statistics, value: str, gain: torch.Tensor) -> Histogram
     """The histogram of a value whose channels were multiplied by their gains."""
     sample, seen = statistics.samples[value], statistics.outputs[value]
     lifted = histogram((sample.value * gain[sample.channel.long()]).float(), 1 << 20)
-    return replace(
-        lifted, low=float((seen.low * gain).min()), high=float((seen.high * gain).max())
-    )
+    return replace(lifted, low=float((seen.low * gain).min()), high=float((seen.high * gain).max()))
 
 
 def _ranges(

@@ -43,16 +43,18 @@ def depthwise_pairs(module: fx.GraphModule) -> tuple[Pair, ...]:
     """All pairs of the graph in which nothing else reads what lies between."""
     pairs = []
     for node in module.graph.nodes:
-        if node.op == "call_function" and operator(node) in CONVOLUTIONS and _depthwise(module, node):
+        if (
+            node.op == "call_function"
+            and operator(node) in CONVOLUTIONS
+            and _depthwise(module, node)
+        ):
             pair = _pair(node)
             if pair is not None:
                 pairs.append(pair)
     return tuple(pairs)
 
 
-def gains(
-    low: torch.Tensor, high: torch.Tensor
-) -> torch.Tensor | None:
+def gains(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor | None:
     """k_c for each channel from its observed extremes; None where it would change too little.
 
     A channel that never fires keeps gain 1: nothing is known of it.

@@ -199,9 +199,7 @@ class _Placer:
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         return [
-            source
-            for source in node.all_input_nodes
-            if source in self.names and _is_float(source)
+            source for source in node.all_input_nodes if source in self.names and _is_float(source)
         ]
 
     # --- (3) demands

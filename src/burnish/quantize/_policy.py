@@ -116,13 +116,7 @@ POLICIES = {
         ),
         Policy(
             runtime="openvino",
-            int8=CONVOLUTIONS
-            | TRANSPOSED
-            | {"linear"}
-            | PRODUCTS
-            | ARITHMETIC
-            | POOLS
-            | {"cat"},
+            int8=CONVOLUTIONS | TRANSPOSED | {"linear"} | PRODUCTS | ARITHMETIC | POOLS | {"cat"},
             fused=RECTIFIERS | SMOOTH,
             outputs=False,
             fused_add=True,

@@ -27,6 +27,7 @@ MORE_COLOURS = ("#56B4E9", "#999999", "#F0E442")
 RING, LINE = "#CC79A7", "#D55E00"
 MARKERS = {"float32": "circle", "bfloat16": "square", "int8": "diamond", "mixed": "triangle-up"}
 DIMMED = 0.42
+LONGEST = 30  # characters of a metric's name that fit beside the axis
 WIDE = 8.0  # from this ratio of slowest to fastest on, the latency axis is logarithmic
 
 
@@ -201,7 +202,8 @@ def _lay_out(drawing: Any, shown: Sequence[Candidate], metric: Scale) -> None:
         x.update(rangemode="tozero")
     direction = "higher" if metric.higher_is_better else "lower"
     size, suffix = {"size": 13}, " %" if metric.percent else ""
-    title = f"{escape(metric.name)} on validation data ({direction} is better)"
+    name = metric.name if len(metric.name) <= LONGEST else f"{metric.name[:LONGEST]}…"
+    title = f"{escape(name)} on validation data ({direction} is better)"
     drawing.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",

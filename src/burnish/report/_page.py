@@ -19,7 +19,7 @@ from typing import Any
 from burnish.errors import InvalidInput
 from burnish.report._figure import drawable, figure, limit
 from burnish.report._record import Candidate, Run, read
-from burnish.report._sentences import coverage, headline, not_tried
+from burnish.report._sentences import coverage, headline, not_tried, raced
 from burnish.report._words import (
     Scale,
     Speed,
@@ -30,7 +30,6 @@ from burnish.report._words import (
     moment,
     scale,
     significant,
-    speed,
     unit,
     verdict_state,
     verdict_title,
@@ -143,7 +142,7 @@ def _row(candidate: Candidate, number: int, run: Run, metric: Scale) -> Row:
         ("pick", run.pick is not None and run.pick.label == candidate.label),
         ("best float", run.reference == candidate.label),
         ("frontier", candidate.frontier),
-        ("rejected", not candidate.accepted and not candidate.failed),
+        ("not accepted", not candidate.accepted and not candidate.failed),
         ("failed", candidate.failed),
     ]
     n = f"n {count(quality.n)}" if quality and quality.n is not None else ""
@@ -155,7 +154,7 @@ def _row(candidate: Candidate, number: int, run: Run, metric: Scale) -> Row:
         tags=tuple(name for name, holds in tags if holds),
         latency=unit(latency.p50, "ms") if latency else blank,
         latency_notes=_spread(candidate),
-        speed=_raced(candidate, run),
+        speed=raced(candidate, run),
         quality=metric.value(quality.value) if quality else blank,
         quality_notes=tuple(part for part in (metric.ends(quality), n) if part) if quality else (),
         state=verdict_state(verdict),
@@ -182,12 +181,6 @@ def _verdict_notes(candidate: Candidate, metric: Scale) -> tuple[str, ...]:
 
 def _share(value: float | None, blank: str) -> str:
     return blank if value is None else Scale("agreement", True, True).value(value)
-
-
-def _raced(candidate: Candidate, run: Run) -> Speed:
-    if candidate.label == run.reference:
-        return Speed("1×", "", "the reference", "reference")
-    return speed(candidate.ratio)
 
 
 def _spread(candidate: Candidate) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def headline(run: Run, metric: Scale) -> Headline:
     pick = run.pick
     chosen = run.named(pick.label)
     badge, tone = BADGES.get(pick.state or "", (pick.state or "State unknown", "warn"))
-    fast = speed(chosen.ratio if chosen else None)
+    fast = raced(chosen, run) if chosen else speed(None)
     quality = pick.quality or (chosen.quality if chosen else None)
     size = chosen.size_mb if chosen else None
     parts = [_speed_clause(run, pick.label, fast), _quality_clause(pick.quality, quality, metric)]
@@ -147,6 +147,13 @@ def _upper(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 
 
+def raced(candidate: Candidate, run: Run) -> Speed:
+    """Its speed against the reference, which is not raced against itself."""
+    if candidate.label == run.reference:
+        return Speed("1×", "", "the reference", "reference")
+    return speed(candidate.ratio)
+
+
 def not_tried(run: Run) -> tuple[str, ...]:
     """What this version could have tried and did not, and what no version of this run covers."""
     target = run.goal.get("target")
@@ -160,8 +167,12 @@ def not_tried(run: Run) -> tuple[str, ...]:
     if target.get("device") is not None:
         told.append(f"Other devices than {target['device']}, and other machines than this one.")
     steps = sorted({step for c in run.candidates for step in c.steps})
-    used = f"the steps used are {', '.join(steps)}" if steps else "no step was applied"
-    told.append(f"Anything that changes the network's structure or trains it: {used}.")
+    used = (
+        f"the steps used are {', '.join(steps)}"
+        if steps
+        else "none was applied, the candidates are the original model as it is"
+    )
+    told.append(f"Any other step: {used}.")
     return tuple(told)
 
 

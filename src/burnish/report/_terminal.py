@@ -7,61 +7,80 @@ pipe. Every figure is also on the page; the table keeps the seven columns a deci
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from burnish.report._page import in_order
 from burnish.report._record import Candidate, Run, parse
-from burnish.report._sentences import headline
-from burnish.report._words import Scale, scale, significant, speed, verdict_state
+from burnish.report._sentences import headline, raced
+from burnish.report._words import Scale, scale, significant, verdict_state
 
 STYLES = {"holds": "green", "fails": "red", "undecided": "yellow", "none": "dim"}
+WIDTH = 100
 ROOMY = 98  # columns from which on a label need not be folded
 TONES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}
 
 
-def table(report: Mapping[str, Any]) -> RenderableType:
-    """The record of a run (what report.json holds) as a Rich renderable.
+@dataclass(frozen=True)
+class Summary:
+    """A run as a Rich renderable; `str` of it is plain text, 100 columns wide."""
+
+    run: Run
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _parts(self.run)
+
+    def __str__(self) -> str:
+        return _plain(self, WIDTH)
+
+
+def table(report: Mapping[str, Any]) -> Summary:
+    """The record of a run (what report.json holds), to print on a Rich console or as text.
 
     Raises:
         InvalidInput: the record is of a later schema.
         Damaged: it holds a value of the wrong type.
     """
-    run = parse(dict(report))
-    metric = scale(run)
-    head = headline(run, metric)
-    parts: list[RenderableType] = []
-    if run.candidates:
-        parts.append(_Candidates(run, metric))
-        marks = "▶ the pick; " if run.pick else ""
-        parts.append(Text(f"{marks}= the best float, which speed is against", style="dim"))
-    label = "Pick: " if run.pick else ""
-    parts += [
-        Text(f"{c.label} failed: {c.reason or 'no reason was written down'}", style="red")
-        for c in run.candidates
-        if c.failed
-    ]
-    parts.append(Text.assemble((f"{label}{head.title}", TONES[head.tone]), f"  [{head.badge}]"))
-    parts += [Text(head.sentence), Text(head.verdict)]
-    if run.pick and run.pick.why:
-        parts.append(Text("\n".join(["Why:", *(f"  - {line}" for line in run.pick.why)])))
-    if run.stopped and run.pick:
-        parts.append(Text(f"The search ended: {run.stopped}"))
-    return Group(*parts)
+    return Summary(parse(dict(report)))
 
 
-def text(report: Mapping[str, Any], width: int = 100) -> str:
+def text(report: Mapping[str, Any], width: int = WIDTH) -> str:
     """`table` as plain text, `width` characters wide, without colours; raises as `table` does."""
+    return _plain(table(report), width)
+
+
+def _plain(summary: Summary, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as captured:
-        console.print(table(report))
+        console.print(summary)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def _parts(run: Run) -> Iterator[RenderableType]:
+    metric = scale(run)
+    head = headline(run, metric)
+    if run.candidates:
+        yield _Candidates(run, metric)
+        marks = "▶ the pick; " if run.pick else ""
+        yield Text(f"{marks}= the best float, which speed is against", style="dim")
+    for candidate in run.candidates:
+        if candidate.failed:
+            why = candidate.reason or "no reason was written down"
+            yield Text(f"{candidate.label} failed: {why}", style="red")
+    label = "Pick: " if run.pick else ""
+    yield Text.assemble((f"{label}{head.title}", TONES[head.tone]), f"  [{head.badge}]")
+    yield Text(head.sentence)
+    yield Text(head.verdict)
+    if run.pick and run.pick.why:
+        yield Text("\n".join(["Why:", *(f"  - {line}" for line in run.pick.why)]))
+    if run.stopped and run.pick:
+        yield Text(f"The search ended: {run.stopped}")
 
 
 @dataclass(frozen=True)
@@ -90,17 +109,17 @@ def _candidates(run: Run, metric: Scale, label_width: int | None) -> Table:
         picked = run.pick is not None and run.pick.label == candidate.label
         style = "bold" if picked else ("" if candidate.frontier else "dim")
         mark = "▶ " if picked else "= " if run.reference == candidate.label else ""
-        shown.add_row(f"{mark}{number}", *_cells(candidate, metric), style=style)
+        shown.add_row(f"{mark}{number}", *_cells(candidate, run, metric), style=style)
     return shown
 
 
-def _cells(candidate: Candidate, metric: Scale) -> tuple[Text, ...]:
+def _cells(candidate: Candidate, run: Run, metric: Scale) -> tuple[Text, ...]:
     label = Text(candidate.label)
     if candidate.failed:
         blank = Text("–")
         return label, blank, blank, blank, Text("failed", style="red"), blank
     latency, quality = candidate.latency, candidate.quality
-    fast = speed(candidate.ratio)
+    fast = raced(candidate, run)
     doubtful = fast.state == "unreliable"
     ends = f" ({fast.ends.replace(' to ', '–')})" if fast.ends and not doubtful else ""
     doubt = " unreliable" if doubtful else ""

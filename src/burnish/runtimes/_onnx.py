@@ -38,7 +38,9 @@ def to_onnx(model: Traced, path: Path) -> None:
     """
     size = sum(t.numel() * t.element_size() for t in model.graph_module.state_dict().values())
     if size > _TWO_GB:
-        raise Unsupported(f"the model holds {size / 1e9:.1f} GB; ONNX files above 2 GB are not done")
+        raise Unsupported(
+            f"the model holds {size / 1e9:.1f} GB; ONNX files above 2 GB are not done"
+        )
     exported = _export(model)
     graph = exported.model.graph
     _name_nodes(graph, model)

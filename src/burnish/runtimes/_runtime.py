@@ -68,9 +68,7 @@ def is_quantized(model: Traced) -> bool:
 def check_precision(runtime: str, model: Traced, precision: str, known: tuple[str, ...]) -> None:
     """Unsupported where a precision is unknown to a runtime or contradicts the graph."""
     if precision not in known:
-        raise Unsupported(
-            f"{runtime} artifacts come in {', '.join(known)}, not in {precision!r}"
-        )
+        raise Unsupported(f"{runtime} artifacts come in {', '.join(known)}, not in {precision!r}")
     if (precision == "int8") != is_quantized(model):
         held = "int8" if is_quantized(model) else "float"
         raise Unsupported(f"asked {runtime} for a {precision} artifact of a {held} graph")

@@ -1,0 +1,32 @@
+"""NNCF's post-training quantization of an ONNX model, with its defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nncf
+import onnx
+from handover import INPUT, Done, Given, Stopwatch, run, versions
+
+
+def quantize(given: Given, out: Path) -> Done:
+    watch = Stopwatch()
+    model = onnx.load(given.float_file)
+    watch.lap("load")
+    dataset = nncf.Dataset([{INPUT: batch} for batch in given.calibration(1)])
+    watch.lap("read photos")
+    quantized = nncf.quantize(model, dataset, subset_size=given.num_calibration)
+    watch.lap("quantize")
+    onnx.save(quantized, out / "model.onnx")
+    watch.lap("save")
+    return Done(
+        "nncf on ONNX",
+        "model.onnx",
+        watch.seconds,
+        versions("nncf", "onnx", "onnxruntime"),
+        {"subset_size": given.num_calibration, "batch": 1},
+    )
+
+
+if __name__ == "__main__":
+    run(quantize)

@@ -1,0 +1,128 @@
+"""Every file on every runtime that reads it: the artifacts that are raced.
+
+A peer's file becomes an artifact by the float model's inputs and outputs, so that it is loaded, fed
+and timed by the same worker as ours. An ONNX file runs on both runtimes; an OpenVINO file runs with
+its float parts in float32, and in bfloat16 where the machine multiplies it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from burnish.bundle import Artifact, Worker
+from burnish.bundle import Options
+
+CONVOLUTIONS = ("conv", "fusedconv", "nhwcfusedconv", "qlinearconv", "convinteger")
+LINEARS = ("gemm", "matmul", "qgemm", "qlinearmatmul", "fusedgemm", "fusedmatmul", "matmulinteger")
+OURS = "burnish"
+FLOAT = "float32 model"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One file on one runtime."""
+
+    label: str
+    tool: str
+    artifact: Artifact
+
+    @property
+    def runtime(self) -> str:
+        return self.artifact.runtime
+
+    @property
+    def execution(self) -> str:
+        return self.artifact.options.execution
+
+    @property
+    def int8(self) -> bool:
+        return self.artifact.precision == "int8"
+
+
+def entrants(
+    reference: Artifact, files: Mapping[str, tuple[Path, Path]], threads: int, bfloat16: bool
+) -> list[Entrant]:
+    """All of them.
+
+    Args:
+        reference: the float32 ONNX artifact, whose inputs and outputs all files share.
+        files: by label of the tool, the files it made: (on onnxruntime, on OpenVINO); of an
+            OpenVINO model there is one, written twice.
+        threads: of every artifact.
+        bfloat16: whether OpenVINO is also tried with float parts in bfloat16.
+    """
+    found = []
+    both = {FLOAT: (reference.folder / reference.files[0],), **files}
+    for tool, paths in both.items():
+        for path in dict.fromkeys(paths):
+            for runtime, execution in _ways(path, bfloat16):
+                artifact = _wrapped(reference, path, runtime, tool != FLOAT)
+                options = Options(threads=threads, execution=execution)
+                label = f"{tool} ({path.suffix[1:]}), {runtime}"
+                label += " bfloat16" if execution == "bfloat16" else ""
+                found.append(
+                    Entrant(label, tool, artifact.with_options(**vars(options)))
+                )
+    return found
+
+
+def _ways(path: Path, bfloat16: bool) -> list[tuple[str, str]]:
+    executions = ["float32", *(["bfloat16"] if bfloat16 else [])]
+    ways = [("openvino", execution) for execution in executions]
+    return [("onnxruntime", "float32"), *ways] if path.suffix == ".onnx" else ways
+
+
+def _wrapped(reference: Artifact, path: Path, runtime: str, int8: bool) -> Artifact:
+    files = (path.name, path.with_suffix(".bin").name) if path.suffix == ".xml" else (path.name,)
+    return Artifact(
+        folder=path.parent,
+        runtime=runtime,
+        precision="int8" if int8 else "float32",
+        files=files,
+        inputs=reference.inputs,
+        outputs=reference.outputs,
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What an entrant answered, and what its runtime says it executed."""
+
+    classes: list[int]
+    coverage: dict[str, list[int]]
+
+
+def answers(entrant: Entrant, batches: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> Answers:
+    """The largest logit's class for every photo, and the operators executed in int8."""
+    classes: list[int] = []
+    with Worker(entrant.artifact) as worker:
+        for batch in batches:
+            classes += worker.run(batch)[0].argmax(1).tolist()
+        one = {name: array[:1] for name, array in batches[0].items()}
+        kinds = [item.kind for item in worker.op_times(one, repeats=2)]
+    return Answers(classes, coverage(kinds))
+
+
+def coverage(kinds: Sequence[str]) -> dict[str, list[int]]:
+    """[int8, all] of convolutions and of linear layers, from the runtime's names of its kernels.
+
+    onnxruntime's names are operators ("QLinearConv"), OpenVINO's "Convolution:brgconv_…_I8".
+    """
+    counts = {"convolutions": [0, 0], "linears": [0, 0]}
+    for kind in kinds:
+        name, _, kernel = kind.lower().partition(":")
+        if name in CONVOLUTIONS or "convolution" in name:
+            row = counts["convolutions"]
+        elif name in LINEARS or name == "fullyconnected":
+            row = counts["linears"]
+        else:
+            continue
+        row[1] += 1
+        in_int8 = kernel.endswith(("_i8", "_u8")) if kernel else name.startswith("q")
+        row[0] += in_int8 or name.endswith("integer")
+    return counts

@@ -1,0 +1,10 @@
+"""Which steps, in which order, with which settings: from a model and a goal to a verified pick."""
+
+from __future__ import annotations
+
+from burnish.auto._bench import Bench, RealBench
+from burnish.auto._optimize import optimize
+from burnish.auto._result import Result
+from burnish.auto._steps import STEPS
+
+__all__ = ["STEPS", "Bench", "RealBench", "Result", "optimize"]

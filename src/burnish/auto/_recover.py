@@ -1,0 +1,166 @@
+"""Getting quality back: which layers to take out of int8, and in which order.
+
+*Free reverts*: operators that the runtime's own counters show slower in int8 than in float go back
+to float before anything else is asked: it costs no time and can only help quality.
+
+*The ladder*, where the verdict is not "holds": each operator's worth is how much of the output
+error disappears when it alone goes back to float (simulated, on a few calibration samples), per
+microsecond that going back costs on this machine. Operators are reverted in that order, in
+doubling steps until the verdict holds, then by bisection to the shortest prefix that holds; then
+each one is put back in turn, the least worthy first, and stays in int8 if the verdict still holds.
+Every rung is exported and answers the validation data; only the ordering is simulated.
+
+Left out: reverting pairs for what they do together (the output error is taken one at a time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from burnish.auto._trial import Built, Trial, Variant
+from burnish.auto._workshop import Workshop
+from burnish.bundle import OpTime
+from burnish.quantize import Coverage
+
+SLOWER = 1.05
+LEAST_COST = 1e-7
+SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Sought:
+    """What the ladder found: the lightest variant that holds (or None), and what was tried."""
+
+    found: Built | None
+    steps: tuple[str, ...]
+
+
+def seconds_by_operator(times: Sequence[OpTime], rows: Sequence[Coverage]) -> dict[str, float]:
+    """A runtime's operator times, attributed to our operators.
+
+    Runtimes name a kernel after one of the operators it fused: ours, with something appended, or an
+    activation that the coverage table knows to be inside one of ours. What fits none is dropped.
+    """
+    owner = {row.operator: row.operator for row in rows}
+    for row in rows:
+        if row.state == "fused" and row.reason.startswith("inside "):
+            owner[row.operator] = row.reason.removeprefix("inside ")
+    names = sorted(owner, key=len, reverse=True)
+    found: dict[str, float] = {}
+    for op in times:
+        name = next((n for n in names if op.name == n or _derived(op.name, n)), None)
+        if name is not None:
+            found[owner[name]] = found.get(owner[name], 0.0) + op.seconds
+    return found
+
+
+def _derived(kernel: str, name: str) -> bool:
+    return kernel.startswith(name) and kernel[len(name)] in "_/~."
+
+
+def slower_in_int8(
+    floats: Mapping[str, float], int8: Mapping[str, float], operators: Sequence[str]
+) -> tuple[str, ...]:
+    """The int8 operators that take longer than in float on this machine."""
+    return tuple(
+        name
+        for name in operators
+        if name in floats and name in int8 and int8[name] > SLOWER * floats[name]
+    )
+
+
+def climb(
+    workshop: Workshop,
+    start: Built,
+    cost: Mapping[str, float],
+    time_left: Callable[[], bool],
+) -> Sought:
+    """Revert operators of an int8 variant until its verdict holds.
+
+    Args:
+        workshop: builds and answers variants.
+        start: the variant that does not hold.
+        cost: seconds an operator loses by going back to float, where known.
+        time_left: asked before each rung.
+    """
+    order = _ordered(workshop, start, cost, time_left)
+    if not order:
+        return Sought(None, ("no time was left to rank the operators",))
+    steps = [f"ranked {len(order)} operators, first {', '.join(order[:3])}"]
+    tried: dict[int, Built | None] = {}
+
+    def holds(count: int) -> bool:
+        if count not in tried:
+            variant = start.variant.but((*start.variant.exclude, *order[:count]))
+            tried[count] = workshop.build(variant)
+            built = tried[count]
+            state = "failed" if built is None else built.verdict["state"]
+            steps.append(f"{count} operators in float: {state}")
+        built = tried[count]
+        return built is not None and built.holds
+
+    low, count = 0, 1
+    while count < len(order) and time_left() and not holds(count):
+        low, count = count, min(2 * count, len(order) - 1)
+        if count == low:
+            break
+    if not tried or not holds(count):
+        return Sought(None, tuple(steps))
+    while count - low > 1 and time_left():
+        middle = (low + count) // 2
+        low, count = (low, middle) if holds(middle) else (middle, count)
+    best = tried[count]
+    assert best is not None
+    return _put_back(workshop, start, best, order[:count], time_left, steps)
+
+
+def _put_back(
+    workshop: Workshop,
+    start: Built,
+    best: Built,
+    reverted: Sequence[str],
+    time_left: Callable[[], bool],
+    steps: list[str],
+) -> Sought:
+    """Try each reverted operator in int8 again, the least worthy first."""
+    needed = list(reverted)
+    for name in reversed(reverted):
+        if len(needed) == 1 or not time_left():
+            break
+        rest = [other for other in needed if other != name]
+        built = workshop.build(start.variant.but((*start.variant.exclude, *rest)))
+        if built is not None and built.holds:
+            needed, best = rest, built
+            steps.append(f"{name} turned out unnecessary: back in int8")
+    return Sought(best, tuple(steps))
+
+
+def _ordered(
+    workshop: Workshop, start: Built, cost: Mapping[str, float], time_left: Callable[[], bool]
+) -> list[str]:
+    base = workshop.output_error(start.variant, SAMPLES)
+    worth: dict[str, float] = {}
+    for name in workshop.narrator.watch(start.int8, f"ranking {start.variant.label}"):
+        if not time_left():
+            return []
+        alone = start.variant.but((*start.variant.exclude, name))
+        regained = base - workshop.output_error(alone, SAMPLES)
+        worth[name] = regained / max(cost.get(name, LEAST_COST), LEAST_COST)
+    return sorted(worth, key=lambda name: -worth[name])
+
+
+def reverted_cost(floats: Mapping[str, float], int8: Mapping[str, float]) -> dict[str, float]:
+    """Seconds each operator loses by going back to float."""
+    return {name: floats[name] - int8[name] for name in int8 if name in floats}
+
+
+def fastest(trials: Sequence[Trial], seconds: Mapping[str, float]) -> Trial | None:
+    """The trial with the least time; None where none was timed."""
+    timed = [trial for trial in trials if trial.label in seconds]
+    return min(timed, key=lambda trial: seconds[trial.label]) if timed else None
+
+
+def without(variant: Variant, names: Sequence[str]) -> Variant:
+    """A variant with further operators in float."""
+    return variant.but((*variant.exclude, *names))

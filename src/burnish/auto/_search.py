@@ -1,0 +1,282 @@
+"""The search: baselines, int8, what is slower, what lost quality, and the finalists.
+
+    1. float artifacts on every runtime, threads swept; the fastest float32 one is the reference
+    2. static int8 on each runtime that has it
+    3. int8 operators that are slower than float go back to float, for free
+    4. where quality does not hold, the recovery ladder
+    5. the best that are acceptable race once more against the reference, for the pick
+
+Each phase asks whether the wall-clock allowance is spent; the best so far is always kept, and the
+reason for stopping with it.
+
+Left out: combining techniques; there is one so far.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from burnish.auto._recover import (
+    climb,
+    fastest,
+    reverted_cost,
+    seconds_by_operator,
+    slower_in_int8,
+    without,
+)
+from burnish.auto._trial import Built, Trial, Variant
+from burnish.auto._workshop import Workshop
+from burnish.bench import Race, Ratio
+from burnish.errors import Unreliable
+
+INT8_RUNTIMES = ("onnxruntime", "openvino")
+PARITY = 1e-3
+SECONDS = 6.0
+FINAL_SECONDS = 12.0
+FINALISTS = 3
+
+
+@dataclass
+class Found:
+    """What a search has gathered so far; the one mutable thing in it."""
+
+    trials: dict[str, Trial] = field(default_factory=dict)
+    races: dict[str, Race] = field(default_factory=dict)
+    reference: Trial | None = None
+    recovery: list[tuple[str, str]] = field(default_factory=list)
+    phases: list[tuple[str, float]] = field(default_factory=list)
+    stopped: str = ""
+
+    def seconds(self) -> dict[str, float]:
+        """Median seconds of each trial, scaled by its race's reference to one common race."""
+        found = {}
+        for label in self.trials:
+            ratio = self.ratio(label)
+            if ratio is not None and self.reference is not None:
+                base = self.races[self.reference.label].timing(self.reference.label)
+                found[label] = ratio.value * base.p50
+        return found
+
+    def ratio(self, label: str) -> Ratio | None:
+        """time(label) / time(reference), from the last race both ran in."""
+        race = self.races.get(label)
+        if race is None or self.reference is None:
+            return None
+        try:
+            return race.ratio(label, self.reference.label)
+        except Unreliable:
+            return None
+
+    def add(self, race: Race | None, trials: list[Trial]) -> None:
+        """Take in the trials that ran."""
+        for trial in trials:
+            if race is not None and race.timing(trial.label).failed is None:
+                self.trials[trial.label] = trial
+                self.races[trial.label] = race
+
+
+class Search:
+    """Runs the phases; `found` is filled as it goes."""
+
+    def __init__(self, workshop: Workshop, runtimes: list[str], cores: int, bfloat16: bool) -> None:
+        self.shop = workshop
+        self.goal = workshop.goal
+        self.runtimes = runtimes
+        wanted = self.goal.target.threads
+        self.threads = sorted({1, cores}) if wanted is None else [wanted]
+        self.bfloat16 = bfloat16
+        self.found = Found()
+        minutes = self.goal.budget.minutes
+        now = workshop.bench.now
+        self.start = now()
+        self.deadline = float("inf") if minutes is None else self.start + 60 * minutes
+
+    def run(self) -> Found:
+        """All phases, or as many as the allowance lets."""
+        phases = (
+            ("float baselines", self.baselines),
+            ("static int8", self.int8),
+            ("free reverts", self.free_reverts),
+            ("recovery", self.recover),
+            ("finalists", self.finalists),
+        )
+        for name, phase in phases:
+            began = self.shop.bench.now()
+            if name != "float baselines" and not self.time_left():
+                spent = self.goal.budget.minutes
+                self.found.stopped = f"the allowance of {spent:g} minutes was spent before: {name}"
+                return self.found
+            phase()
+            self.found.phases.append((name, self.shop.bench.now() - began))
+        self.found.stopped = self.found.stopped or "every phase of the search was finished"
+        return self.found
+
+    def time_left(self) -> bool:
+        """Whether the allowance is not spent."""
+        return self.shop.bench.now() < self.deadline
+
+    # --- 1
+
+    def baselines(self) -> None:
+        """Every float artifact, raced together over all threads."""
+        self.shop.narrator.say("float baselines")
+        built = []
+        for runtime in self.runtimes:
+            built.append(self.shop.build(Variant(runtime, "float32")))
+            if runtime == "openvino" and self.bfloat16:
+                built.append(self.shop.build(Variant(runtime, "bfloat16")))
+        trials = self._threaded([b for b in built if b is not None])
+        if not trials:
+            self.found.stopped = "no float artifact could be built on any runtime"
+            return
+        race = self.shop.race("baselines", trials, 1.5 * len(trials) + 2)
+        self.found.add(race, trials)
+        floats = [t for t in self.found.trials.values() if is_reference(t.built)]
+        if race is not None and floats:
+            self.found.reference = min(floats, key=lambda t: race.timing(t.label).p50)
+            self.shop.narrator.say(f"  fastest float32: {self.found.reference.label}")
+
+    def _threaded(self, built: list[Built]) -> list[Trial]:
+        return [Trial(b, threads) for b in built for threads in self.threads]
+
+    # --- 2
+
+    def int8(self) -> None:
+        """Static int8 for each runtime that has int8 kernels."""
+        self.shop.narrator.say("static int8")
+        runtimes = [r for r in self.runtimes if r in INT8_RUNTIMES]
+        built = [self.shop.build(Variant(runtime, "int8")) for runtime in runtimes]
+        self._race_in("int8", [b for b in built if b is not None])
+
+    def _race_in(self, what: str, built: list[Built]) -> None:
+        if not built or self.found.reference is None:
+            return
+        trials = self._threaded(built)
+        field_ = [self.found.reference, *trials]
+        race = self.shop.race(what, field_, max(SECONDS, 1.5 * len(field_)))
+        self.found.add(race, trials)
+
+    # --- 3
+
+    def free_reverts(self) -> None:
+        """Take what int8 makes slower back to float, and see whether the whole gets faster."""
+        for runtime in INT8_RUNTIMES:
+            trial = self._fastest(runtime, "int8")
+            if trial is None or not self.time_left():
+                continue
+            floats, int8 = self._operator_seconds(trial)
+            slower = slower_in_int8(floats, int8, trial.built.int8)
+            if not slower or len(slower) == len(trial.built.int8):
+                continue
+            lost = sum(int8[name] - floats[name] for name in slower)
+            self._note(
+                trial.label,
+                f"{len(slower)} operators are slower in int8 than in float "
+                f"({', '.join(slower[:3])}{', …' * (len(slower) > 3)}), {1e6 * lost:.0f} us "
+                "in all: tried in float",
+            )
+            built = self.shop.build(without(trial.built.variant, slower))
+            if built is not None:
+                self._race_in(f"free:{runtime}", [built])
+
+    def _operator_seconds(self, trial: Trial) -> tuple[dict[str, float], dict[str, float]]:
+        plain = self.shop.build(Variant(trial.built.variant.runtime, "float32"))
+        if plain is None:
+            return {}, {}
+        rows = trial.built.coverage
+        float_trial = Trial(plain, trial.threads)
+        return (
+            seconds_by_operator(self.shop.op_times(float_trial), rows),
+            seconds_by_operator(self.shop.op_times(trial), rows),
+        )
+
+    def _fastest(self, runtime: str, precision: str) -> Trial | None:
+        mine = [
+            trial
+            for trial in self.found.trials.values()
+            if trial.built.variant.runtime == runtime and trial.built.variant.precision == precision
+        ]
+        return fastest(mine, self.found.seconds())
+
+    # --- 4
+
+    def recover(self) -> None:
+        """The ladder, for each runtime whose fastest int8 variant is not acceptable."""
+        for runtime in INT8_RUNTIMES:
+            trial = self._fastest(runtime, "int8")
+            if trial is None or self._settled(runtime) or not self.time_left():
+                continue
+            state = trial.built.verdict["state"]
+            self.shop.narrator.say(f"recovery on {runtime} (quality: {state})")
+            floats, int8 = self._operator_seconds(trial)
+            sought = climb(self.shop, trial.built, reverted_cost(floats, int8), self.time_left)
+            for step in sought.steps:
+                self._note(trial.label, step)
+            if sought.found is not None:
+                self._race_in(f"recovered:{runtime}", [sought.found])
+
+    def _settled(self, runtime: str) -> bool:
+        """Whether some int8 variant of the runtime is acceptable and faster than the reference."""
+        return any(
+            self.acceptable(trial) is None
+            for trial in self.found.trials.values()
+            if trial.built.variant.runtime == runtime and trial.built.variant.precision == "int8"
+        )
+
+    # --- 5
+
+    def finalists(self) -> None:
+        """The best by the objective, raced once more, longer, together with the reference."""
+        reference = self.found.reference
+        if reference is None:
+            return
+        good = [t for t in self.found.trials.values() if self.acceptable(t) is None]
+        good.sort(key=self.objective)
+        field_ = [t for t in good if t.label != reference.label][:FINALISTS]
+        if field_:
+            self.shop.narrator.say(f"finalists: {'; '.join(t.label for t in field_)}")
+            race = self.shop.race("finalists", [reference, *field_], FINAL_SECONDS)
+            self.found.add(race, [reference, *field_])
+
+    def objective(self, trial: Trial) -> float:
+        """What the budget minimises, of a timed trial."""
+        if self.goal.budget.minimise == "latency":
+            return self.found.seconds().get(trial.label, float("inf"))
+        timing = self.found.races[trial.label].timing(trial.label)
+        return float(
+            timing.size_bytes if self.goal.budget.minimise == "size" else timing.memory_bytes
+        )
+
+    def acceptable(self, trial: Trial) -> str | None:
+        """None where the pick may be this trial, else why not."""
+        built, timing = trial.built, self.found.races[trial.label].timing(trial.label)
+        limits = self.goal.budget.limits
+        figures = {
+            "latency_ms": timing.p50 * 1e3,
+            "size_mb": timing.size_bytes / 1e6,
+            "memory_mb": timing.memory_bytes / 1e6,
+        }
+        for name, limit in limits.items():
+            if figures[name] > limit:
+                return f"{name} is {figures[name]:.3g}, the limit {limit:g}"
+        if built.variant.precision == "float32":
+            return (
+                None
+                if is_reference(built)
+                else (
+                    f"outputs are off the float model's by {built.parity:.2g} of the largest"
+                )
+            )
+        state = built.verdict["state"]
+        if state == "holds" or (state == "cannot tell" and self.goal.budget.accept_undecided):
+            return None
+        return f"quality: {state} ({built.verdict['reason']})"
+
+    def _note(self, label: str, what: str) -> None:
+        self.found.recovery.append((label, what))
+        self.shop.narrator.say(f"  {what}")
+
+
+def is_reference(built: Built) -> bool:
+    """A float32 artifact that computes what the model computes, to float rounding."""
+    return built.variant.precision == "float32" and built.parity <= PARITY

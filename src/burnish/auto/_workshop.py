@@ -1,0 +1,322 @@
+"""Where variants are built, answered and timed, each piece of work at most once.
+
+All that is expensive goes through the run folder's journal, so that a search is an ordinary program
+and resuming is running it again. A runtime that refuses, crashes or hangs fails one variant: the
+failure is recorded with its reason and the search goes on.
+
+Left out: building several variants at a time (two at once would share the cores being timed).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from burnish.auto._bench import Arrays, Bench, Terms
+from burnish.auto._console import Narrator
+from burnish.auto._quality import (
+    Answers,
+    agreement,
+    answer,
+    compare,
+    eager,
+    quality_json,
+    through,
+    verdict_json,
+)
+from burnish.auto._trial import Built, Trial, Variant
+from burnish.bench import Race
+from burnish.bundle import Artifact, OpTime, Worker
+from burnish.core import Applied, settings_of
+from burnish.errors import Damaged, InvalidInput, MissingExtra, NoEffect, RuntimeFailed, Unsupported
+from burnish.goal import Goal
+from burnish.graph import Traced, flatten_call, trace
+from burnish.quantize import (
+    Coverage,
+    QuantizeStatic,
+    Statistics,
+    calibrate,
+    coverage,
+    fold,
+)
+from burnish.recipe import Store, load_history, save_history
+from burnish.runtimes import export, load
+
+FAILURES = (RuntimeFailed, Unsupported, Damaged, NoEffect)
+
+
+class Workshop:
+    """One run's model, goal, journal and clock."""
+
+    def __init__(
+        self, model: nn.Module, goal: Goal, store: Store, bench: Bench, narrator: Narrator
+    ) -> None:
+        self.model = model
+        self.goal = goal
+        self.store = store
+        self.bench = bench
+        self.narrator = narrator
+        self.failures: dict[str, str] = {}
+        with narrator.busy("tracing the model"):
+            inputs = goal.task.inputs
+            example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
+            axes = {leaf.key: leaf.axes for leaf in example.leaves()}
+            self.traced = trace(model, example.args, dict(example.kwargs), axes)
+            self.folded = fold(self.traced)
+        self._statistics: Statistics | None = None
+        self._baselines: dict[str, Answers] = {}
+        self._built: dict[str, Built | None] = {}
+
+    # --- the float model
+
+    def baseline(self, split: str) -> Answers:
+        """The original model's answers on a split."""
+        if split not in self._baselines:
+            key = f"baseline:{split}"
+            kept = self.store.find(key)
+            is_set = self.goal.task.metric.kind == "set"
+            if kept is not None and not is_set:
+                self._baselines[split] = Answers.from_json(self.goal, split, kept)
+            else:
+                answers = answer(eager(self.model), self.goal, split, self.narrator.watch)
+                self.store.once(key, answers.to_json)
+                self._baselines[split] = answers
+        return self._baselines[split]
+
+    def statistics(self) -> Statistics:
+        """Calibration, taken when first needed."""
+        if self._statistics is None:
+            calls = self.goal.task.calls("calibration")
+            flat = [flatten_call(call.args, call.kwargs) for call in calls]
+            self._statistics = calibrate(self.folded, flat, self.narrator.watch)
+        return self._statistics
+
+    # --- variants
+
+    def build(self, variant: Variant) -> Built | None:
+        """Export a variant and let it answer the validation data; None where it fails."""
+        key = variant.key
+        if key not in self._built:
+            self._built[key] = self._build(variant)
+            built = self._built[key]
+            if built is not None:
+                self._tell(built)
+        return self._built[key]
+
+    def _build(self, variant: Variant) -> Built | None:
+        exported = self.store.once(f"export:{variant.key}", lambda: self._export(variant))
+        if "failed" in exported:
+            self._fail(variant.label, exported["failed"])
+            return None
+        artifact = Artifact.open(self.store.folder / exported["folder"])
+        if self.goal.target.device != "cpu":
+            artifact = artifact.with_options(device=self.goal.target.device)
+        answered = self.store.once(
+            f"quality:{variant.key}", lambda: self._answer(artifact, "validation")
+        )
+        if "failed" in answered:
+            self._fail(variant.label, answered["failed"])
+            return None
+        return Built(
+            variant,
+            artifact,
+            answered["quality"],
+            answered["verdict"],
+            answered["agreement"],
+            answered["parity"],
+            tuple(exported["int8"]),
+            exported["num_operators"],
+            tuple(Coverage(**row) for row in exported["coverage"]),
+        )
+
+    def _export(self, variant: Variant) -> dict[str, Any]:
+        place = self.store.candidate(variant.key)
+        with self.narrator.busy(f"exporting {variant.label}"):
+            try:
+                graph, history, rows = self._graph(variant)
+                scratch = Path(tempfile.mkdtemp(dir=place, prefix=".export-"))
+                artifact = export(graph, variant.runtime, scratch, precision=variant.precision)
+            except FAILURES as error:
+                return {"failed": f"{type(error).__name__}: {error}"}
+            final = place / "artifact"
+            shutil.rmtree(final, ignore_errors=True)
+            artifact.folder.rename(final)
+            save_history(place, history)
+        return {
+            "folder": str(final.relative_to(self.store.folder)),
+            "int8": [row.operator for row in rows if row.state == "int8"],
+            "num_operators": len(rows),
+            "coverage": [vars(row) for row in rows],
+        }
+
+    def _graph(self, variant: Variant) -> tuple[Traced, tuple[Applied, ...], tuple[Coverage, ...]]:
+        if variant.precision != "int8":
+            return self.folded, (), ()
+        step = QuantizeStatic(runtime=variant.runtime, exclude=variant.exclude)
+        choices = step.choose_from(self.folded, self.statistics())
+        graph = step.rewrite(self.folded, choices)
+        assert isinstance(graph, Traced)
+        applied = Applied("QuantizeStatic", settings_of(step), choices)
+        return graph, (applied,), coverage(choices)
+
+    def history(self, built: Built) -> tuple[Applied, ...]:
+        """The history of a built variant, from the run folder."""
+        return load_history(self.store.folder / "candidates" / built.variant.key)
+
+    def _answer(self, artifact: Artifact, split: str) -> dict[str, Any]:
+        try:
+            with load(artifact) as worker:
+                parity = self._parity(worker)
+                answers = answer(
+                    through(worker, self.traced), self.goal, split, self.narrator.watch
+                )
+        except MissingExtra:
+            raise
+        except FAILURES as error:
+            return {"failed": f"{type(error).__name__}: {error}"}
+        baseline = self.baseline(split)
+        return {
+            "quality": quality_json(self.goal, answers),
+            "verdict": verdict_json(compare(self.goal, baseline, answers)),
+            "agreement": agreement(baseline, answers),
+            "parity": parity,
+        }
+
+    def _parity(self, worker: Worker) -> float:
+        """Largest difference from the float model on the example, as a share of the largest."""
+        inputs = self.arrays(2)
+        with torch.inference_mode():
+            tensors = [torch.from_numpy(inputs[slot.name]) for slot in self.traced.inputs]
+            wanted = [t.double().numpy() for t in self.traced.graph_module(*tensors)]
+        given = worker.run(inputs)
+        worst = 0.0
+        for mine, theirs in zip(given, wanted, strict=True):
+            if theirs.size:
+                reach = float(np.abs(theirs).max()) or 1.0
+                worst = max(worst, float(np.abs(mine - theirs).max()) / reach)
+        return worst
+
+    def test(self, built: Built) -> dict[str, Any]:
+        """The one look at the test data: the pick's and the float model's figures."""
+
+        def look() -> dict[str, Any]:
+            answered = self._answer(built.artifact, "test")
+            if "failed" in answered:
+                return answered
+            baseline = quality_json(self.goal, self.baseline("test"))
+            return answered | {"baseline": baseline}
+
+        return dict(self.store.once(f"test:{built.variant.key}", look))
+
+    # --- time
+
+    def arrays(self, batch: int) -> Arrays:
+        """Inputs to time with: the first validation batch, cut or repeated to `batch` samples."""
+        call = next(iter(self.goal.task.calls("validation")))
+        example = self.goal.task.inputs
+        inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
+        tensors = flatten_call(*_call_of(inputs.resized(batch)))
+        return {
+            slot.name: tensor.detach().cpu().contiguous().numpy()
+            for slot, tensor in zip(self.traced.inputs, tensors, strict=True)
+        }
+
+    def race(self, what: str, trials: Sequence[Trial], seconds: float) -> Race | None:
+        """Race trials at the target's batch; None where none of them ran."""
+        by_label = {trial.label: trial.artifact for trial in trials}
+        key = f"race:{what}:{'|'.join(sorted(by_label))}"
+        terms = Terms(seconds, self.goal.budget.confidence, self.goal.seed, self.goal.target.batch)
+
+        def run() -> dict[str, Any]:
+            with self.narrator.share(f"timing {len(by_label)} artifacts in turns") as progress:
+                inputs = self.arrays(terms.batch)
+                return self.bench.race(by_label, inputs, terms, progress).to_json()
+
+        race = Race.from_json(self.store.once(key, run))
+        for timing in race.timings:
+            if timing.failed is not None:
+                self._fail(timing.label, timing.failed)
+        return race if any(t.failed is None for t in race.timings) else None
+
+    def op_times(self, trial: Trial) -> tuple[OpTime, ...]:
+        """The runtime's time per operator; empty where it fails."""
+
+        def run() -> Any:
+            try:
+                with self.narrator.busy(f"timing the operators of {trial.label}"):
+                    times = self.bench.op_times(trial.artifact, self.arrays(self.goal.target.batch))
+            except FAILURES as error:
+                return {"failed": str(error)}
+            return [[op.name, op.kind, op.seconds] for op in times]
+
+        found = self.store.once(f"operators:{trial.label}", run)
+        if isinstance(found, Mapping):
+            self._fail(trial.label, found["failed"])
+            return ()
+        return tuple(OpTime(*row) for row in found)
+
+    # --- simulation
+
+    def output_error(self, variant: Variant, samples: int) -> float:
+        """Mean squared error of a variant's simulated outputs against the float model's.
+
+        On the first `samples` calibration samples, as a share of the float outputs' power.
+        """
+        return float(
+            self.store.once(f"error:{variant.key}", lambda: self._output_error(variant, samples))
+        )
+
+    def _output_error(self, variant: Variant, samples: int) -> float:
+        tensors = self._few(samples)
+        with torch.inference_mode():
+            wanted = self.folded.graph_module(*tensors)
+            try:
+                given = self._graph(variant)[0].graph_module(*tensors)
+            except NoEffect:
+                return 0.0
+        error = power = 0.0
+        for mine, theirs in zip(given, wanted, strict=True):
+            if theirs.is_floating_point():
+                error += float(((mine - theirs).double() ** 2).sum())
+                power += float((theirs.double() ** 2).sum())
+        return error / power if power else error
+
+    def _few(self, samples: int) -> tuple[torch.Tensor, ...]:
+        call = next(iter(self.goal.task.calls("calibration")))
+        example = self.goal.task.inputs
+        inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
+        size = min(samples, inputs.batch_size())
+        return flatten_call(*_call_of(inputs.resized(size)))
+
+    # --- telling
+
+    def _fail(self, label: str, reason: str) -> None:
+        if label not in self.failures:
+            self.failures[label] = reason
+            self.narrator.say(f"  {label}: failed, {reason.splitlines()[0]}")
+
+    def _tell(self, built: Built) -> None:
+        quality, state = built.quality, built.verdict["state"]
+        int8 = f", {len(built.int8)} of {built.num_operators} in int8" if built.int8 else ""
+        same = "" if built.agreement is None else f", agreement {built.agreement:.3f}"
+        self.narrator.say(
+            f"  {built.variant.label}: {quality['metric']} {quality['value']:.4g}{same}"
+            f" ({state}){int8}"
+        )
+
+    def check_metric(self) -> None:
+        """Answer the validation data once with the float model, before anything is built."""
+        answers = self.baseline("validation")
+        if not np.isfinite(answers.scores.figure):
+            raise InvalidInput(f"the metric gives {answers.scores.figure} for the float model")
+
+
+def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return inputs.args, dict(inputs.kwargs)
