@@ -60,7 +60,7 @@ def count(module: Any, kinds: tuple[str, ...]) -> list[int]:
 
 
 def operator(node: Any) -> str:
-    """"conv2d" for aten.conv2d.default; "" for what calls no operator."""
+    """ "conv2d" for aten.conv2d.default; "" for what calls no operator."""
     if node.op != "call_function":
         return ""
     return str(node.target).split(".")[1] if "." in str(node.target) else str(node.target)

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from burnish.bundle import Artifact, Worker
-from burnish.bundle import Options
+from burnish.bundle import Artifact, Options, Worker
 
 CONVOLUTIONS = ("conv", "fusedconv", "nhwcfusedconv", "qlinearconv", "convinteger")
 LINEARS = ("gemm", "matmul", "qgemm", "qlinearmatmul", "fusedgemm", "fusedmatmul", "matmulinteger")
@@ -45,29 +44,26 @@ class Entrant:
 
 
 def entrants(
-    reference: Artifact, files: Mapping[str, tuple[Path, Path]], threads: int, bfloat16: bool
+    reference: Artifact, files: Mapping[str, tuple[Path, ...]], threads: int, bfloat16: bool
 ) -> list[Entrant]:
     """All of them.
 
     Args:
         reference: the float32 ONNX artifact, whose inputs and outputs all files share.
-        files: by label of the tool, the files it made: (on onnxruntime, on OpenVINO); of an
-            OpenVINO model there is one, written twice.
+        files: by name of the tool, the files it made.
         threads: of every artifact.
         bfloat16: whether OpenVINO is also tried with float parts in bfloat16.
     """
     found = []
     both = {FLOAT: (reference.folder / reference.files[0],), **files}
     for tool, paths in both.items():
-        for path in dict.fromkeys(paths):
+        for path in paths:
             for runtime, execution in _ways(path, bfloat16):
-                artifact = _wrapped(reference, path, runtime, tool != FLOAT)
                 options = Options(threads=threads, execution=execution)
+                artifact = _wrapped(reference, path, runtime, tool != FLOAT, options)
                 label = f"{tool} ({path.suffix[1:]}), {runtime}"
                 label += " bfloat16" if execution == "bfloat16" else ""
-                found.append(
-                    Entrant(label, tool, artifact.with_options(**vars(options)))
-                )
+                found.append(Entrant(label, tool, artifact))
     return found
 
 
@@ -77,7 +73,9 @@ def _ways(path: Path, bfloat16: bool) -> list[tuple[str, str]]:
     return [("onnxruntime", "float32"), *ways] if path.suffix == ".onnx" else ways
 
 
-def _wrapped(reference: Artifact, path: Path, runtime: str, int8: bool) -> Artifact:
+def _wrapped(
+    reference: Artifact, path: Path, runtime: str, int8: bool, options: Options
+) -> Artifact:
     files = (path.name, path.with_suffix(".bin").name) if path.suffix == ".xml" else (path.name,)
     return Artifact(
         folder=path.parent,
@@ -86,6 +84,7 @@ def _wrapped(reference: Artifact, path: Path, runtime: str, int8: bool) -> Artif
         files=files,
         inputs=reference.inputs,
         outputs=reference.outputs,
+        options=options,
     )
 
 
@@ -118,7 +117,7 @@ def coverage(kinds: Sequence[str]) -> dict[str, list[int]]:
         name, _, kernel = kind.lower().partition(":")
         if name in CONVOLUTIONS or "convolution" in name:
             row = counts["convolutions"]
-        elif name in LINEARS or name == "fullyconnected":
+        elif name in LINEARS or name.startswith("fullyconnected"):
             row = counts["linears"]
         else:
             continue

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from burnish.core import Applied, Candidate, Choices
-from burnish.core._candidate import model_hash, tensor_hash
+from burnish.core import Applied, Candidate, Choices, model_hash, tensor_hash
 from burnish.errors import Damaged
 from burnish.goal import Measurement
 

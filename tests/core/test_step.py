@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from burnish.core import Candidate, Chain, Choices, Rewrite, Step
-from burnish.core._step import settings_of
+from burnish.core import Candidate, Chain, Choices, Rewrite, Step, settings_of
 from burnish.errors import NoEffect
 from burnish.goal import Goal, Measurement, Task
 from burnish.metrics import top1

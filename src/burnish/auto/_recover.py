@@ -23,7 +23,7 @@ from burnish.auto._workshop import Workshop
 from burnish.bundle import OpTime
 from burnish.quantize import Coverage
 
-SLOWER = 1.05
+SLOWER = 1.2
 LEAST_COST = 1e-7
 SAMPLES = 8
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import fx
 
@@ -18,9 +17,10 @@ from burnish.errors import NoEffect
 from burnish.graph import Traced, operator, operator_names, tensor_of
 from burnish.quantize._calibrate import Statistics
 from burnish.quantize._equalize import Pair, depthwise_pairs, gains
+from burnish.quantize._node import groups_of, weight_axis
 from burnish.quantize._observe import Histogram, histogram
 from burnish.quantize._place import Placement, place
-from burnish.quantize._policy import WEIGHTED, policy_for
+from burnish.quantize._policy import MOVES, WEIGHTED, policy_for
 from burnish.quantize._range import Method, Params, choose_range
 from burnish.quantize._weights import along, bias_shift, round_weight, weight_scales
 
@@ -60,7 +60,8 @@ def decide(folded: Traced, statistics: Statistics, settings: Settings) -> Choice
         tensors[f"gain:{names[pair.producer]}"] = gain
         histograms[value] = _lifted(statistics, value, gain)
         means[names[pair.depthwise]] = means[names[pair.depthwise]] * gain
-    params = _ranges(placement, histograms, settings)
+    nodes = {name: node for node, name in names.items()}
+    params = _ranges(nodes, placement, histograms, settings)
     if settings.bias_correction:
         tensors |= _corrections(module, names, placement, params, means, pairs)
     plan: dict[str, Any] = {
@@ -123,18 +124,32 @@ def _lifted(statistics: Statistics, value: str, gain: torch.Tensor) -> Histogram
 
 
 def _ranges(
-    placement: Placement, histograms: dict[str, Histogram], settings: Settings
+    nodes: dict[str, fx.Node],
+    placement: Placement,
+    histograms: dict[str, Histogram],
+    settings: Settings,
 ) -> dict[str, Params]:
     merged: dict[str, Histogram] = {}
     for value, group in placement.groups.items():
-        if value in histograms:
-            mine = histograms[value]
-            merged[group] = merged[group].merged(mine) if group in merged else mine
+        mine = _seen(nodes, value, histograms)
+        merged[group] = merged[group].merged(mine) if group in merged else mine
     symmetric = policy_for(settings.runtime).symmetric
     chosen = {
         group: choose_range(hist, settings.ranges, symmetric) for group, hist in merged.items()
     }
     return {value: chosen[group] for value, group in placement.groups.items()}
+
+
+def _seen(nodes: dict[str, fx.Node], value: str, histograms: dict[str, Histogram]) -> Histogram:
+    """The histogram of a value, or of that whose data it moves."""
+    names = {node: name for name, node in nodes.items()}
+    node = nodes[value]
+    while names[node] not in histograms:
+        source = node.args[0]
+        assert operator(node) in MOVES, f"{value} was not watched"
+        assert isinstance(source, fx.Node)
+        node = source
+    return histograms[names[node]]
 
 
 def _corrections(
@@ -157,7 +172,7 @@ def _corrections(
         assert weight is not None
         bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
         weight, bias = gained(weight, bias, up.get(name), down.get(name))
-        axis, groups = weight_axis(node, weight), groups_of(node)
+        axis, groups = weight_axis(node), groups_of(node)
         scale = weight_scales(weight, axis, None, 1.0)
         rounded = round_weight(weight, scale, axis).double() * along(scale, weight, axis)
         shift = bias_shift(weight, rounded, means[name], operator(node), groups)
@@ -182,21 +197,3 @@ def gained(
         weight = (weight.double() * along(up, weight, 0)).to(weight.dtype)
         bias = None if bias is None else (bias.double() * up).to(bias.dtype)
     return weight, bias
-
-
-def weight_axis(node: fx.Node, weight: torch.Tensor) -> int | None:
-    """The output-channel axis of a weight; None where groups make it ambiguous (per tensor)."""
-    if operator(node).startswith("conv_transpose"):
-        return 1 if groups_of(node) == 1 else None
-    return 0
-
-
-def groups_of(node: fx.Node) -> int:
-    """The groups of a convolution; 1 for a linear."""
-    kind = operator(node)
-    if kind == "linear":
-        return 1
-    position = 7 if kind.startswith("conv_transpose") else 6
-    position -= kind.startswith("conv_transpose")
-    groups = node.args[position] if len(node.args) > position else node.kwargs.get("groups", 1)
-    return int(np.asarray(groups))

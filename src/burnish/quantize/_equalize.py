@@ -22,6 +22,14 @@ import torch
 from torch import fx
 
 from burnish.graph import operator, tensor_of
+from burnish.quantize._node import (
+    groups_of,
+    is_padding,
+    pads_with_zero,
+    rank_of,
+    readers,
+    rectifies,
+)
 from burnish.quantize._policy import CONVOLUTIONS
 
 LARGEST_GAIN = 64.0
@@ -70,48 +78,31 @@ def gains(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor | None:
     return gain
 
 
-def commutes(activation: fx.Node | None) -> bool:
-    """Whether the activation lets a positive factor through (ReLU6 under a quantizer included)."""
-    if activation is None:
-        return True
-    kind = operator(activation).rstrip("_")
-    if kind == "hardtanh":
-        return _clip_floor(activation) == 0.0
-    return kind in ("relu", "relu6")
-
-
-def _clip_floor(node: fx.Node) -> float:
-    floor = node.args[1] if len(node.args) > 1 else node.kwargs.get("min_val", -1.0)
-    return float(floor) if isinstance(floor, int | float) else -1.0
-
-
 def _depthwise(module: fx.GraphModule, node: fx.Node) -> bool:
-    groups = node.args[6] if len(node.args) > 6 else node.kwargs.get("groups", 1)
     weight = tensor_of(module, node.args[1])
     if weight is None:
         return False
     shape = weight.shape
-    return bool(groups == shape[0] and shape[1] == 1 and shape[0] > 1)
+    return bool(groups_of(node) == shape[0] and shape[1] == 1 and shape[0] > 1)
 
 
 def _pair(depthwise: fx.Node) -> Pair | None:
     value = depthwise.args[0]
-    while isinstance(value, fx.Node) and operator(value) in ("pad", "constant_pad_nd"):
-        if len(value.users) != 1:
+    while isinstance(value, fx.Node) and is_padding(value):
+        if not _alone(value) or not pads_with_zero(value):
             return None
         value = value.args[0]
     if not isinstance(value, fx.Node) or not _alone(value):
         return None
     activation = None
     producer = value
-    if operator(value).rstrip("_") in ("relu", "relu6", "hardtanh"):
+    if rectifies(value):
         activation, producer = value, value.args[0]  # type: ignore[assignment]
-    ours = isinstance(producer, fx.Node) and operator(producer) in CONVOLUTIONS
-    if not ours or not _alone(producer) or not commutes(activation):
+    if not isinstance(producer, fx.Node) or operator(producer) not in CONVOLUTIONS:
         return None
-    rank = value.meta["val"].dim()
-    return Pair(producer, activation, value, depthwise, rank - 1 - int(operator(producer)[-2]))
+    axis = rank_of(value) - 1 - int(operator(producer)[-2])
+    return Pair(producer, activation, value, depthwise, axis) if _alone(producer) else None
 
 
 def _alone(node: fx.Node) -> bool:
-    return len([user for user in node.users if not operator(user).startswith("sym_")]) == 1
+    return len(readers(node)) == 1

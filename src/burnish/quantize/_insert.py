@@ -5,6 +5,9 @@ readers or for those named. Weights become int8 tensors behind a dequantize node
 A ReLU or ReLU6 whose quantizer saturates at the same bounds or inside them is dropped: the
 quantizer does its work. A linear layer on more than two axes becomes a matrix product and an
 addition, with the weight stored transposed, because runtimes match that form to int8 kernels.
+
+Quantizers go in before weights are replaced: a plan names the operators of the float graph. Every
+node keeps the name it had there in its `meta`, which exporters hand on.
 """
 
 from __future__ import annotations
@@ -28,11 +31,13 @@ from burnish.graph import (
     operator_names,
     tensor_of,
 )
-from burnish.quantize._decide import gained, groups_of, weight_axis
-from burnish.quantize._policy import WEIGHTED
+from burnish.quantize._decide import gained
+from burnish.quantize._node import bounds, rectifies, stored_matrix, weight_axis
+from burnish.quantize._policy import PRODUCTS, WEIGHTED
 from burnish.quantize._weights import round_bias, round_weight, weight_scales
 
 aten = torch.ops.aten
+NAME_KEY = "burnish"
 
 
 def insert(folded: Traced, choices: Choices) -> Traced:
@@ -47,18 +52,23 @@ def insert(folded: Traced, choices: Choices) -> Traced:
             f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
             "belongs to another model"
         )
-    up, down = _gains(choices)
+    for name, node in nodes.items():
+        node.meta[NAME_KEY] = name
     inputs = _input_params(nodes, plan)
-    for name in plan["operators"]:
-        if operator(nodes[name]) in WEIGHTED:
-            bias = choices.tensors.get(f"bias:{name}")
-            _quantize_weights(module, nodes[name], name, inputs[name], bias, up, down)
     for _, activation, _ in plan["equalized"]:
         if activation is not None:
             _rectify(nodes[activation])
     for name, entry in plan["quantizers"].items():
         readers = None if entry["readers"] is None else [nodes[r] for r in entry["readers"]]
         _quantize_value(module, nodes[name], name, entry, readers)
+    up, down = _gains(choices)
+    for name in plan["operators"]:
+        node = nodes[name]
+        if operator(node) in WEIGHTED:
+            bias = choices.tensors.get(f"bias:{name}")
+            _quantize_weights(module, node, name, inputs[name], bias, up, down)
+        elif operator(node) in PRODUCTS and stored_matrix(module, node) is not None:
+            _quantize_matrix(module, node, name)
     finish(module)
     return traced
 
@@ -82,6 +92,8 @@ def _input_params(
         source = nodes[name].args[0]
         while isinstance(source, fx.Node) and names[source] not in plan["quantizers"]:
             source = source.args[0]
+            # All that a concatenation without a quantizer of its own reads has one scale.
+            source = source[0] if isinstance(source, list | tuple) else source
         assert isinstance(source, fx.Node), name
         found[name] = plan["quantizers"][names[source]]
     return found
@@ -102,7 +114,7 @@ def _quantize_weights(
     weight, bias = gained(weight, bias, up.get(name), down.get(name))
     if corrected is not None:
         bias = corrected
-    axis = weight_axis(node, weight)
+    axis = weight_axis(node)
     scale = weight_scales(weight, axis, bias, source["scale"])
     integers = round_weight(weight, scale, axis)
     args = list(node.args)
@@ -120,6 +132,18 @@ def _quantize_weights(
             new = _dequantized(module, f"{name}_bias", rounded, grid.float(), 0)
             args = [*args[:2], new, *args[3:]]
     node.args = tuple(args)
+
+
+def _quantize_matrix(module: fx.GraphModule, node: fx.Node, name: str) -> None:
+    """The stored matrix of `x @ matrix`, per column."""
+    matrix = stored_matrix(module, node)
+    assert matrix is not None, name
+    axis = weight_axis(node)
+    scale = weight_scales(matrix, axis, None, 1.0)
+    with module.graph.inserting_before(node):
+        integers = round_weight(matrix, scale, axis)
+        new = _dequantized(module, f"{name}_weight", integers, scale, axis)
+    node.args = (node.args[0], new)
 
 
 def _replace_linear(
@@ -160,10 +184,9 @@ def _dequantized(
 
 def _rectify(node: fx.Node) -> None:
     """ReLU in place of ReLU6: the quantizer behind it saturates at or below the lifted clip."""
-    if operator(node).rstrip("_") in ("hardtanh", "relu6"):
-        node.target = aten.relu.default
-        node.args = node.args[:1]
-        node.kwargs = {}
+    node.target = aten.relu.default
+    node.args = node.args[:1]
+    node.kwargs = {}
 
 
 def _quantize_value(
@@ -178,9 +201,7 @@ def _quantize_value(
     last = node
     while last.next.op == "placeholder":
         last = last.next
-    with graph.inserting_after(last):
-        before = last.next
-    with graph.inserting_before(before):
+    with graph.inserting_before(last.next):
         scales = add_tensor(module, f"{name}_scale", torch.tensor(scale))
         zeros = add_tensor(module, f"{name}_zero", torch.tensor(zero, dtype=torch.uint8))
         whole = readers is None
@@ -200,13 +221,8 @@ def _unrectified(node: fx.Node, scale: float, zero: int) -> fx.Node:
 
     Exact: clamp to [0, c] and then to [0, r] with r <= c is clamp to [0, r].
     """
-    kind = operator(node).rstrip("_") if node.op == "call_function" else ""
-    ceiling = {"relu": float("inf"), "relu6": 6.0}.get(kind)
-    if kind == "hardtanh" and len(node.args) > 2 and node.args[1] == 0:
-        ceiling = float(node.args[2])  # type: ignore[arg-type]
+    found = bounds(node)
     source = node.args[0] if node.args else None
-    fits = ceiling is not None and zero == 0 and 255 * scale <= ceiling * (1 + 1e-6)
-    return source if fits and isinstance(source, fx.Node) else node
-
-
-__all__ = ["groups_of", "insert"]
+    if found is None or not rectifies(node) or not isinstance(source, fx.Node):
+        return node
+    return source if zero == 0 and 255 * scale <= found[1] * (1 + 1e-6) else node

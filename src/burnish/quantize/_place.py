@@ -8,7 +8,7 @@ through operators that only move data, so that one quantizer serves all readers 
 fuse; concatenation ties its inputs to one scale. (4) Where the runtime's kernels need it, outputs
 are quantized too, behind the activation the kernel swallows.
 
-Every operator ends with a state (int8, fused, passes through, float) and a reason.
+Every operator ends with a state (int8, fused, passes through, float); float ones have a reason.
 
 Left out: choosing placement by measured time. `auto` does that, by reverting what is slower.
 """
@@ -24,9 +24,21 @@ from torch import fx
 
 from burnish.errors import InvalidInput
 from burnish.graph import operator, operator_names, tensor_of
+from burnish.quantize._node import (
+    groups_of,
+    is_float,
+    is_list,
+    is_padding,
+    is_spatial_mean,
+    pads_with_zero,
+    readers,
+    rectifies,
+    stored_matrix,
+)
 from burnish.quantize._policy import (
     ARITHMETIC,
     CONVOLUTIONS,
+    LOOKUPS,
     MOVES,
     POOLS,
     PRODUCTS,
@@ -37,6 +49,7 @@ from burnish.quantize._policy import (
 )
 
 INT8, FUSED, PASSES, FLOAT = "int8", "fused", "passes through", "float"
+_UNDECIDED = (FLOAT, "")
 
 
 @dataclass(frozen=True)
@@ -105,121 +118,148 @@ class _Placer:
         self.policy = policy
         self.names = operator_names(module)
         self.nodes = [node for node in module.graph.nodes if node in self.names]
-        computed = [self.names[node] for node in self.nodes if node.op == "call_function"]
-        self.excluded = excluded_names(computed, exclude)
+        self.computed = [n for n in self.nodes if n.op == "call_function" and is_float(n)]
+        self.excluded = excluded_names([self.names[node] for node in self.computed], exclude)
         self.state: dict[fx.Node, tuple[str, str]] = {}
+        self.from_int8: set[fx.Node] = set()
         self.demands: dict[fx.Node, set[fx.Node]] = {}
         self.parent: dict[fx.Node, fx.Node] = {}
         self.lifted: dict[fx.Node, set[fx.Node]] = {}
 
     def place(self) -> Placement:
-        for node in self.nodes:
-            if node.op == "call_function":
-                self.state[node] = self._weighted(node)
+        for node in self.computed:
+            self.state[node] = self._weighted(node)
         self._follow()
         self._demand()
         if self.policy.outputs:
             self._quantize_outputs()
+        for node in self.computed:
+            if self.state[node] == _UNDECIDED:
+                self.state[node] = (FLOAT, self._why(node))
         return self._result()
+
+    def _is(self, node: fx.Node, *states: str) -> bool:
+        return self.state.get(node, _UNDECIDED)[0] in states
 
     # --- (1) operators with weights
 
     def _weighted(self, node: fx.Node) -> tuple[str, str]:
         kind = operator(node)
-        if not _is_float(node):
-            return FLOAT, "does not compute with floats"
+        value = node.meta["val"]
         if self.names[node] in self.excluded:
             return FLOAT, "excluded"
+        if isinstance(value, torch.Tensor) and value.dtype != torch.float32:
+            return FLOAT, f"computes in {str(value.dtype).removeprefix('torch.')}"
         if kind in REASONS:
             return FLOAT, REASONS[kind]
-        if kind in WEIGHTED | PRODUCTS and kind not in self.policy.int8:
+        if kind not in WEIGHTED | PRODUCTS:
+            return _UNDECIDED
+        if kind not in self.policy.int8:
             return FLOAT, f"{self.policy.runtime} has no int8 kernel for {kind}"
-        if kind in WEIGHTED:
-            weight = tensor_of(self.module, node.args[1])
-            if weight is None:
-                return FLOAT, "its weight is computed, not stored"
-            if float(weight.abs().max()) == 0.0:
-                return FLOAT, "its weights are all zero"
-            return INT8, ""
-        if kind in PRODUCTS:
-            return INT8, ""
-        return FLOAT, f"no int8 form of {kind}"
+        return self._stored(node) if kind in WEIGHTED else self._product(node)
+
+    def _stored(self, node: fx.Node) -> tuple[str, str]:
+        weight = tensor_of(self.module, node.args[1])
+        bias = node.args[2] if len(node.args) > 2 else None
+        if weight is None:
+            return FLOAT, "its weight is computed, not stored"
+        if bias is not None and tensor_of(self.module, bias) is None:
+            return FLOAT, "its bias is computed, not stored"
+        if weight.dim() < 2:
+            return FLOAT, "its weight is a vector"
+        if float(weight.detach().abs().max()) == 0.0:
+            return FLOAT, "its weights are all zero"
+        if operator(node) in TRANSPOSED and groups_of(node) > 1:
+            return FLOAT, f"{self.policy.runtime} has no int8 kernel for grouped {operator(node)}"
+        return INT8, ""
+
+    def _product(self, node: fx.Node) -> tuple[str, str]:
+        matrix = stored_matrix(self.module, node)
+        if matrix is not None:
+            zero = float(matrix.detach().abs().max()) == 0.0
+            return (FLOAT, "its weights are all zero") if zero else (INT8, "")
+        if any(source.op == "get_attr" for source in node.all_input_nodes):
+            return FLOAT, "a product with a stored tensor other than x @ matrix"
+        return INT8, ""
 
     # --- (2) operators that follow
 
     def _follow(self) -> None:
-        from_int8: set[fx.Node] = set()
         followers = set()
-        for node in self.nodes:
-            kind = operator(node) if node.op == "call_function" else ""
-            sources = self._sources(node)
-            inside = bool(sources) and all(source in from_int8 for source in sources)
-            if self.state.get(node, (FLOAT,))[0] == INT8:
-                from_int8.add(node)
-            elif self.names[node] in self.excluded:
+        for node in self.computed:
+            kind, sources = operator(node), self._sources(node)
+            inside = bool(sources) and all(source in self.from_int8 for source in sources)
+            if self._is(node, INT8):
+                self.from_int8.add(node)
+            elif self.state[node] != _UNDECIDED or not inside:
                 continue
-            elif inside and kind in MOVES:
-                from_int8.add(node)
-            elif inside and kind in self.policy.fused and self._swallowed(node):
-                from_int8.add(node)
+            elif kind in MOVES:
+                self.from_int8.add(node)
+            elif self._is_swallowed(node, sources[0]):
+                self.from_int8.add(node)
                 self.state[node] = (FUSED, f"inside {self.names[sources[0]]}")
-            elif inside and self._can_follow(node, kind):
-                from_int8.add(node)
+            elif self._can_follow(node, kind):
+                self.from_int8.add(node)
                 followers.add(node)
+                self.state[node] = (INT8, "")
+        self._fall_back(followers)
+
+    def _fall_back(self, followers: set[fx.Node]) -> None:
+        """Followers whose result nothing int8 reads are float, with what was fused into them."""
         wanted: set[fx.Node] = set()
         for node in reversed(self.nodes):
             for user in node.users:
-                state = self.state.get(user, (FLOAT,))[0]
-                passes = user in wanted and (user in followers or user in from_int8)
-                if state == INT8 or passes:
+                leads_on = user in self.from_int8 and user in wanted
+                if leads_on or (self._is(user, INT8) and user not in followers):
                     wanted.add(node)
-        for node in followers:
-            if node in wanted:
-                self.state[node] = (INT8, "")
-            else:
+        for node in self.computed:
+            sources = self._sources(node)
+            if node in followers and node not in wanted:
                 self.state[node] = (FLOAT, "nothing int8 reads its result")
-        # A follower that fell back leaves what it fed without an int8 source; once more settles it.
-        fallen = {node for node in followers if node not in wanted}
-        for node in self.nodes:
-            if node in followers - fallen and any(s in fallen for s in self._sources(node)):
-                fallen.add(node)
-                self.state[node] = (FLOAT, "what it reads stays float")
+            elif self._is(node, FUSED) and not self._is(sources[0], INT8, FUSED):
+                self.state[node] = (FLOAT, "follows an operator in float")
+
+    def _is_swallowed(self, node: fx.Node, source: fx.Node) -> bool:
+        """Whether the kernel of the int8 operator `source` takes in the activation `node`."""
+        if operator(node) not in self.policy.fused or len(readers(source)) != 1:
+            return False
+        return self._is(source, INT8, FUSED) and (rectifies(node) or not self.policy.outputs)
 
     def _can_follow(self, node: fx.Node, kind: str) -> bool:
-        if kind not in self.policy.int8 & (ARITHMETIC | POOLS | {"cat"}):
+        if kind not in self.policy.int8 & (ARITHMETIC | POOLS | LOOKUPS | {"cat"}):
             return False
         if kind in ARITHMETIC:
-            operands = [a for a in node.args[:2] if isinstance(a, fx.Node)]
-            return len(operands) == 2 and all(tensor_of(self.module, a) is None for a in operands)
-        return not (kind == "mean" and not _is_spatial_mean(node))
+            return not self._reads_constant(node)
+        return not (kind == "mean" and not is_spatial_mean(node))
 
-    def _swallowed(self, node: fx.Node) -> bool:
-        before = node.args[0]
-        return isinstance(before, fx.Node) and len(_readers(before)) == 1
+    def _reads_constant(self, node: fx.Node) -> bool:
+        operands = [a for a in node.args[:2] if isinstance(a, fx.Node)]
+        return len(operands) < 2 or any(tensor_of(self.module, a) is not None for a in operands)
 
     def _sources(self, node: fx.Node) -> list[fx.Node]:
         return [
-            source for source in node.all_input_nodes if source in self.names and _is_float(source)
+            source for source in node.all_input_nodes if source in self.names and is_float(source)
         ]
 
     # --- (3) demands
 
     def _demand(self) -> None:
         for node in reversed(self.nodes):
-            state = self.state.get(node, (FLOAT,))[0]
             kind = operator(node) if node.op == "call_function" else ""
-            if state == INT8 and kind == "cat":
-                self._tie_concatenation(node)
-            elif state == INT8:
+            if self._is(node, INT8) and kind == "cat":
+                self._concatenate(node)
+            elif self._is(node, INT8):
                 for source in self._activations(node, kind):
                     self._require(source, node)
-            elif kind in MOVES and self.names[node] not in self.excluded:
+            elif kind in MOVES and self.state.get(node) == _UNDECIDED and self._may_pass(node):
                 self._pass_through(node)
+            elif is_list(node):
+                self._lower(node)
 
     def _activations(self, node: fx.Node, kind: str) -> list[fx.Node]:
-        if kind in WEIGHTED | POOLS:
-            return self._sources(node)[:1]
         sources = self._sources(node)
+        if kind in WEIGHTED | POOLS | LOOKUPS:
+            return sources[:1]
         if kind in ARITHMETIC and self.policy.fused_add and kind.startswith("add"):
             for source in sources:
                 if self._hands_over(source):
@@ -227,61 +267,82 @@ class _Placer:
         return sources
 
     def _hands_over(self, node: fx.Node) -> bool:
-        int8 = self.state.get(node, (FLOAT,))[0] == INT8
-        return int8 and operator(node) in CONVOLUTIONS | TRANSPOSED and len(_readers(node)) == 1
+        weighted = operator(node) in CONVOLUTIONS | TRANSPOSED
+        return weighted and self._is(node, INT8) and len(readers(node)) == 1
 
     def _require(self, source: fx.Node, reader: fx.Node) -> None:
         self.demands.setdefault(source, set()).add(reader)
 
-    def _tie_concatenation(self, node: fx.Node) -> None:
+    def _concatenate(self, node: fx.Node) -> None:
         for source in self._sources(node):
             self._require(source, node)
-            self._tie(source, node)
+            if self.policy.tied:
+                self._tie(source, node)
+        if self.policy.tied:
+            # What comes out lies on the one grid of what went in.
+            self.demands.pop(node, None)
+
+    def _may_pass(self, node: fx.Node) -> bool:
+        found = readers(node)
+        blocked = not found or not self._sources(node)
+        blocked = blocked or (is_padding(node) and not pads_with_zero(node))
+        return not blocked and all(reader in self.demands.get(node, ()) for reader in found)
 
     def _pass_through(self, node: fx.Node) -> None:
-        readers = _readers(node)
-        source = self._sources(node)[:1]
-        is_pad = operator(node) in ("pad", "constant_pad_nd")
-        blocked = not source or not readers or (is_pad and not _pads_with_zero(node))
-        if not blocked and all(reader in self.demands.get(node, ()) for reader in readers):
-            self.state[node] = (PASSES, "only moves data; its input is quantized")
-            self._require(source[0], node)
-            self._tie(source[0], node)
-            several = isinstance(node.meta.get("val"), list | tuple)
-            if several or not self.policy.restated or self._merges_into(node, readers):
-                self.lifted[node] = self.demands.pop(node)
-        elif isinstance(node.meta.get("val"), list | tuple):
-            self._lower(node)
+        source = self._sources(node)[0]
+        self.state[node] = (PASSES, "only moves data; its input is quantized")
+        self._require(source, node)
+        self._tie(source, node)
+        if is_list(node) or not self.policy.restated or self._merges_away(node):
+            self.lifted[node] = self.demands.pop(node)
+
+    def _merges_away(self, node: fx.Node) -> bool:
+        """Padding before a convolution becomes the convolution's own: no quantizer between."""
+        return is_padding(node) and all(operator(r) in CONVOLUTIONS for r in readers(node))
 
     def _lower(self, node: fx.Node) -> None:
         """A value that is a list cannot be quantized: its parts that asked for it are, instead."""
         for part in self.demands.pop(node, set()):
             self.demands[part] = self.lifted.pop(part, self.demands.get(part, set()))
-            self.state[part] = (FLOAT, "its other parts are read in float")
-
-    def _merges_into(self, node: fx.Node, readers: list[fx.Node]) -> bool:
-        """Padding before a convolution becomes the convolution's own: no quantizer between."""
-        is_pad = operator(node) in ("pad", "constant_pad_nd")
-        return is_pad and all(operator(r) in CONVOLUTIONS for r in readers)
+            self.state[part] = (FLOAT, "takes a part of what is float")
 
     # --- (4) outputs
 
     def _quantize_outputs(self) -> None:
-        for node in self.nodes:
-            if self.state.get(node, (FLOAT,))[0] != INT8:
+        for node in self.computed:
+            if not self._is(node, INT8):
                 continue
             end = node
-            while len(_readers(end)) == 1 and self._is_fused(_readers(end)[0]):
-                end = _readers(end)[0]
-            hands_out_floats = operator(node) in PRODUCTS | {"linear"}
-            if not hands_out_floats:
-                for reader in _readers(end):
-                    self._require(end, reader)
-                if operator(node) == "cat":
-                    self._tie(node, end)
+            while len(readers(end)) == 1 and self._is(readers(end)[0], FUSED):
+                end = readers(end)[0]
+            # A product gives floats as readily as integers, but a ReLU behind it would be fused
+            # with it in float.
+            if operator(node) in PRODUCTS | {"linear"} and end is node:
+                continue
+            for reader in readers(end):
+                self._require(end, reader)
 
-    def _is_fused(self, node: fx.Node) -> bool:
-        return self.state.get(node, (FLOAT,))[0] == FUSED
+    # --- reasons
+
+    def _why(self, node: fx.Node) -> str:
+        """Why an operator that was left undecided is float."""
+        kind, sources, runtime = operator(node), self._sources(node), self.policy.runtime
+        inside = bool(sources) and all(source in self.from_int8 for source in sources)
+        if kind in MOVES:
+            return "only moves data, which is read in float" if inside else "only moves floats"
+        if kind in ARITHMETIC and self._reads_constant(node):
+            return "computes with a constant, which is as fast in float"
+        if kind == "mean" and not is_spatial_mean(node):
+            return "a mean over other axes than all the spatial ones"
+        if kind in ARITHMETIC | POOLS | LOOKUPS | {"cat"} and kind in self.policy.int8:
+            return "what it reads is float"
+        if kind not in self.policy.fused:
+            return f"no int8 form of {kind} for {runtime}"
+        if not inside:
+            return "follows an operator in float"
+        if len(readers(sources[0])) != 1:
+            return "what it reads is read elsewhere, too"
+        return f"no int8 kernel of {runtime} takes this {kind} in"
 
     # --- shared scales
 
@@ -302,45 +363,12 @@ class _Placer:
         first: dict[fx.Node, fx.Node] = {}
         for node in sorted(self.demands, key=lambda n: order[n]):
             name = self.names[node]
-            produced = self.state.get(node, (FLOAT,))[0] in (INT8, FUSED, PASSES)
-            readers = sorted(self.names[r] for r in self.demands[node] if r in self.names)
-            quantizers[name] = None if produced else tuple(readers)
+            asking = sorted(self.names[r] for r in self.demands[node] if r in self.names)
+            # Where the runtime needs the quantizer to choose the kernel, every reader sees it.
+            quantizers[name] = None if self._is(node, INT8, FUSED, PASSES) else tuple(asking)
             root = first.setdefault(self._find(node), node)
             groups[name] = self.names[root]
         coverage = tuple(
-            Coverage(self.names[node], operator(node), *self.state[node])
-            for node in self.nodes
-            if node.op == "call_function" and _is_float(node)
+            Coverage(self.names[node], operator(node), *self.state[node]) for node in self.computed
         )
         return Placement(quantizers, groups, coverage)
-
-
-def _readers(node: fx.Node) -> list[fx.Node]:
-    """What reads a value, size queries left out."""
-    return [user for user in node.users if not operator(user).startswith("sym_")]
-
-
-def _is_float(node: fx.Node) -> bool:
-    value = node.meta.get("val")
-    if isinstance(value, list | tuple):
-        return any(isinstance(v, torch.Tensor) and v.is_floating_point() for v in value)
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-
-def _is_spatial_mean(node: fx.Node) -> bool:
-    """A mean over trailing axes of a batch of images: what runtimes know as average pooling."""
-    value = node.args[0]
-    assert isinstance(value, fx.Node)
-    rank = value.meta["val"].dim()
-    axes = node.args[1] if len(node.args) > 1 else None
-    if not isinstance(axes, list | tuple) or rank < 3:
-        return False
-    return sorted(int(a) % rank for a in axes if isinstance(a, int)) == list(range(2, rank))
-
-
-def _pads_with_zero(node: fx.Node) -> bool:
-    if operator(node) == "constant_pad_nd":
-        return len(node.args) < 3 or node.args[2] == 0
-    mode = node.args[2] if len(node.args) > 2 else "constant"
-    value = node.args[3] if len(node.args) > 3 else None
-    return mode == "constant" and not value

@@ -6,10 +6,15 @@ kernels, which activations its kernels swallow, whether an operator's output mus
 the kernel to be chosen, and how a residual addition is best fed.
 
 *onnxruntime* fuses DequantizeLinear → operator → QuantizeLinear into one kernel, so both sides need
-their quantizers; a linear layer may hand out floats.
+their quantizers; a linear layer may hand out floats, unless a ReLU follows (which it would rather
+fuse, in float). Its concatenation rescales, so its inputs keep their own scales.
 *OpenVINO* propagates scales itself and fuses activations and the residual addition into the
 convolution as float post-operations: a quantizer between the two would break the fusion, and signed
-activations run fastest when symmetric.
+activations run fastest when symmetric. Its concatenation is int8 where all inputs have one scale
+and no quantizer stands behind it.
+
+What is said here was read off the runtimes' own counters (onnxruntime 1.31, OpenVINO 2026.4), and
+the tests read it again.
 
 Left out: GPUs and NPUs of either runtime (untried; they use their CPU's policy).
 """
@@ -42,7 +47,11 @@ MOVES = frozenset(
         "view",
         "flatten",
         "transpose",
+        "swapaxes",
+        "movedim",
+        "t",
         "permute",
+        "unflatten",
         "squeeze",
         "unsqueeze",
         "contiguous",
@@ -53,6 +62,8 @@ MOVES = frozenset(
         "narrow",
         "chunk",
         "split",
+        "split_with_sizes",
+        "unbind",
         "max_pool1d",
         "max_pool2d",
         "max_pool3d",
@@ -60,10 +71,16 @@ MOVES = frozenset(
         "constant_pad_nd",
         "channel_shuffle",
         "pixel_shuffle",
+        "upsample_nearest1d",
+        "upsample_nearest2d",
+        "upsample_nearest3d",
         "getitem",
     }
 )
-RECTIFIERS = frozenset({"relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_min"})
+RECTIFIERS = frozenset(
+    {"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "clamp", "clamp_min"}
+)
+LOOKUPS = frozenset({"leaky_relu", "leaky_relu_", "sigmoid"})
 SMOOTH = frozenset(
     {
         "silu",
@@ -87,10 +104,11 @@ class Policy:
     """How one runtime wants its quantizers placed.
 
     `int8` names the operators with int8 kernels; `fused` the activations its kernels swallow;
-    `outputs` says that a kernel is only chosen if its output is quantized too; `fused_add` that a
-    convolution hands its float accumulators to the addition it alone feeds; `symmetric` that signed
-    activations get zero point 128; `restated` that quantizers stand again behind operators that
-    only move data.
+    `outputs` says that a kernel is only chosen if its output is quantized too, and that this
+    quantizer is what swallows an activation; `fused_add` that a convolution hands its float
+    accumulators to the addition it alone feeds; `symmetric` that signed activations get zero point
+    128; `restated` that quantizers stand again behind operators that only move data; `tied` that a
+    concatenation wants one scale for all its inputs, and its output's.
     """
 
     runtime: str
@@ -100,6 +118,7 @@ class Policy:
     fused_add: bool
     symmetric: bool
     restated: bool
+    tied: bool
 
 
 POLICIES = {
@@ -107,12 +126,13 @@ POLICIES = {
     for policy in (
         Policy(
             runtime="onnxruntime",
-            int8=CONVOLUTIONS | {"linear"} | PRODUCTS | ARITHMETIC | POOLS | {"cat"},
+            int8=CONVOLUTIONS | {"linear"} | PRODUCTS | ARITHMETIC | POOLS | LOOKUPS | {"cat"},
             fused=RECTIFIERS,
             outputs=True,
             fused_add=False,
             symmetric=False,
             restated=True,
+            tied=False,
         ),
         Policy(
             runtime="openvino",
@@ -122,6 +142,7 @@ POLICIES = {
             fused_add=True,
             symmetric=True,
             restated=False,
+            tied=True,
         ),
     )
 }
@@ -130,6 +151,7 @@ REASONS = {
     "lstm": "recurrent: stays float in this version",
     "gru": "recurrent: stays float in this version",
     "rnn_tanh": "recurrent: stays float in this version",
+    "rnn_relu": "recurrent: stays float in this version",
     "embedding": "a table look-up: nothing to compute in int8",
     "softmax": "too sensitive: stays float by default",
     "_softmax": "too sensitive: stays float by default",

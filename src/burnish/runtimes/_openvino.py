@@ -12,6 +12,7 @@ Left out: compressed (float16) storage of float weights.
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,7 @@ class OpenVino:
         """Write `model.xml`, `model.bin` and `artifact.json`."""
         require(self.available())
         check_precision(self.name, model, precision, ("float32", "bfloat16", "int8"))
-        import openvino
-
+        openvino = _silent_openvino()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             onnx_file = Path(scratch) / "model.onnx"
@@ -66,6 +66,23 @@ class OpenVino:
     def load(self, artifact: Artifact) -> Worker:
         """A worker with the artifact loaded."""
         return Worker(artifact)
+
+
+def _silent_openvino() -> Any:
+    """OpenVINO without its telemetry, which forks a process and reports over the network.
+
+    It looks for the package once, when it is imported, and has a stub for where it is absent.
+    """
+    package = "openvino_telemetry"
+    known = package in sys.modules
+    if not known:
+        sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if not known:
+            del sys.modules[package]
+    return openvino
 
 
 def fuse_quantizers(model: Any) -> int:
