@@ -21,12 +21,13 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress, TaskID, track
 
 ROOT = Path(__file__).resolve().parents[1]
 for _folder in (ROOT / "src", ROOT / "examples", ROOT / "benchmarks" / "peers"):
@@ -104,13 +105,15 @@ def prepare(given: argparse.Namespace, work: Path) -> tuple[Given, Artifact]:
 
 
 def quantize_all(tools: Tools) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Let every tool quantize once: what each handed back, and the failures."""
+    """Let every tool quantize once: what each handed back, and the peers' failures."""
     done: dict[str, dict[str, Any]] = {}
     failed: dict[str, str] = {}
     for name in watch((OUR_TOOL, *PEERS), "each tool quantizes"):
         try:
             done[name] = tools.run(name, tools.work / name)
         except ToolFailed as error:
+            if name == OUR_TOOL:
+                raise
             failed[name] = str(error)
             console.print(f"[red]{name} failed[/red]; its rows will be missing")
     return done, failed
@@ -158,7 +161,7 @@ def race_all(field: Sequence[Entrant], task: Given, effort: Effort) -> dict[int,
                 {INPUT: task.images(0, batch)},
                 seconds=effort.seconds[batch],
                 batch=batch,
-                progress=lambda share, bar=bar, shown=shown: bar.update(shown, completed=share),
+                progress=partial(_advance, bar, shown),
             )
     return races
 
@@ -204,6 +207,10 @@ def torchao_row(
         "n": len(truth),
         "latency": latency,
     }
+
+
+def _advance(bar: Progress, shown: TaskID, share: float) -> None:
+    bar.update(shown, completed=share)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -252,7 +259,8 @@ def measure(given: argparse.Namespace, effort: Effort) -> dict[str, Any]:
     with timed(phases, "torchao"):
         rows += _torchao(tools, task, effort, done, field, races, found, broken)
     with timed(phases, "quantize by turns"):
-        costs = quantizing(tools, ("nncf_openvino", "nncf_onnx"), effort.repeats, watch)
+        opponents = tuple(name for name in ("nncf_openvino", "nncf_onnx") if name in done)
+        costs = quantizing(tools, opponents, effort.repeats, watch)
     with timed(phases, "memory"):
         peaks = memory(tools, watch)
     claims = [claiming.quantizing_claim(costs["ratios"])]
@@ -313,7 +321,7 @@ def main() -> int:
     given = parse()
     try:
         document = measure(given, QUICK if given.quick else FULL)
-    except BurnishError as error:
+    except (BurnishError, ToolFailed) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     show(document, console)

@@ -53,7 +53,8 @@ class Given:
         flat = np.fromfile(
             self.work / "images.u8", np.uint8, (stop - start) * size, offset=start * size
         )
-        return (flat.reshape(-1, *SHAPE).astype(np.float32) - 127) / 128
+        scaled = (flat.reshape(-1, *SHAPE).astype(np.float32) - 127) / 128
+        return np.asarray(scaled, dtype=np.float32)
 
     def calibration(self, batch: int) -> list[NDArray[np.float32]]:
         """The calibration photos in batches."""

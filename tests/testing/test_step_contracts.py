@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -143,7 +144,8 @@ class KeepsObjects(Round):
 
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         choices = super().choose(model, goal)
-        return replace(choices, plan=dict(enumerate(choices.plan.values())))
+        plan: dict[Any, Any] = dict(enumerate(choices.plan.values()))
+        return replace(choices, plan=plan)
 
 
 class NamesNodes(Round):
@@ -187,7 +189,7 @@ class Rewritten(Round):
             return replace(new, history=(*new.history, entry))
         if self.fault == "rewrites the past":
             return replace(new, history=new.history[-1:])
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
             "objects": {"dtype": torch.int8},
             "NaN": {"x": float("nan")},
             "tuple": {"x": (1,)},
@@ -200,14 +202,16 @@ class Rewritten(Round):
 def contract(step: Any, base: type[StepContract] = RewriteContract) -> StepContract:
     """A contract class for a step, over a few models."""
     made = type("Made", (base,), {"step": lambda self: step, "tinies": lambda self: FEW})
-    return made()
+    one: StepContract = made()
+    return one
 
 
 def outcome(one: StepContract, test: str) -> None:
     """Run one test of a contract over all its models, as pytest would."""
     method = getattr(one, test)
-    if "tiny" not in method.__code__.co_varnames[: method.__code__.co_argcount]:
-        return method()
+    if "tiny" not in inspect.signature(method).parameters:
+        method()
+        return
     skipped = []
     for tiny in one.tinies():
         try:

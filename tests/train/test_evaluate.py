@@ -26,7 +26,7 @@ EXAMPLE = Inputs(X[:2])
 SPLIT = "validation"
 
 
-def model() -> nn.Module:
+def model() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 3)).eval()
 
@@ -57,7 +57,7 @@ def test_anything_callable_is_scored() -> None:
     """As an artifact behind a worker is: numpy in and out."""
     net = model()
 
-    def run(x: torch.Tensor) -> np.ndarray[Any, Any]:
+    def run(x: torch.Tensor) -> Any:
         return net(x).numpy()
 
     np.testing.assert_array_equal(
@@ -77,7 +77,7 @@ def test_no_gradient_is_kept_and_no_flag_moved() -> None:
     net = model()
     seen: list[bool] = []
 
-    def run(x: torch.Tensor) -> torch.Tensor:
+    def run(x: torch.Tensor) -> Any:
         seen.append(torch.is_inference_mode_enabled())
         return net(x)
 
@@ -100,7 +100,8 @@ def test_a_model_in_train_mode_is_refused_and_left_in_it() -> None:
 
 def test_a_traced_model_has_no_mode_to_refuse() -> None:
     tiny = next(tiny for tiny in catalogue() if tiny.name == "residual")
-    traced = tiny.trace().train(True)
+    traced = tiny.trace()
+    traced.training = True
     assert evaluate(traced, tiny.goal().task, SPLIT).figure < 1e-9
 
 
@@ -108,7 +109,7 @@ def test_predict_surrounds_the_network() -> None:
     """The batch is the user's own; `run` is the network alone."""
     net = model()
 
-    def predict(run: Any, batch: Any) -> torch.Tensor:
+    def predict(run: Any, batch: Any) -> Any:
         return run(batch[0]).roll(1, dims=1)
 
     scores = evaluate(net, task(predict=predict), SPLIT)
@@ -195,7 +196,7 @@ def test_a_bad_metric_is_refused(function: Any, kind: Any, words: str) -> None:
 
 
 def test_outputs_without_samples_cannot_be_kept() -> None:
-    with pytest.raises(InvalidInput, match="outputs on the validation data have 12 samples"):
+    with pytest.raises(InvalidInput, match="outputs of 4 samples and targets of 10"):
         evaluate(lambda x: torch.zeros(4, 3), task(f1_macro), SPLIT)
     with pytest.raises(InvalidInput, match="a float holds no samples"):
         evaluate(lambda x: 0.5, task(f1_macro), SPLIT)

@@ -71,8 +71,11 @@ def optimize(
         Unsupported: the model cannot be exported; the message names the line.
         MissingExtra: the target names a runtime that is not installed.
         Infeasible: no candidate meets the budget; `result` holds the best that was found.
-        Damaged: the run folder's journal is damaged.
+        Damaged: the run folder's journal, or an artifact in it, is damaged.
+        BurnishError: the disk is full; what was measured is kept.
     """
+    clock = bench or RealBench()
+    start = clock.now()
     goal = _goal(task, target, budget, seed)
     _check(model, goal)
     runtimes = _runtimes(goal)
@@ -88,10 +91,10 @@ def optimize(
     with Store.open(folder, identity) as store:
         if store.events():
             narrator.say(f"carrying on in {folder}: {len(store.events())} pieces of work are done")
-        shop = Workshop(model, goal, store, bench or RealBench(), narrator)
+        shop = Workshop(model, goal, store, clock, narrator)
         shop.check_metric()
         machine = environment.machine
-        search = Search(shop, runtimes, machine.cores, machine.supports_bfloat16)
+        search = Search(shop, runtimes, machine.cores, machine.supports_bfloat16, start)
         search.run()
         return _finish(search, environment, type(model).__name__, identity["goal"])
 
@@ -111,7 +114,8 @@ def _finish(search: Search, environment: Environment, title: str, fingerprint: s
 
 def _written(store: Store, record: dict[str, Any], pick: str) -> Result:
     store.write("report.json", json.dumps(record, indent=1, allow_nan=False))
-    report(store.folder)
+    with store.writing(store.folder / "report.html"):
+        report(store.folder)
     return Result(pick, store.folder, record)
 
 
@@ -144,15 +148,17 @@ def _bundle(search: Search, pick: Pick, environment: Environment) -> None:
         else {**dataclasses.asdict(ratio), "reference": reference.label},
         "batch": search.goal.target.batch,
     }
-    Bundle.write(
-        shop.store.folder / "bundle",
-        trial.artifact,
-        check_inputs=inputs,
-        check_outputs=outputs,
-        expected=expected,
-        history=[applied.to_json() for applied in shop.history(trial.built)],
-        environment=environment.to_json(),
-    )
+    folder = shop.store.folder / "bundle"
+    with shop.store.writing(folder):
+        Bundle.write(
+            folder,
+            trial.artifact,
+            check_inputs=inputs,
+            check_outputs=outputs,
+            expected=expected,
+            history=[applied.to_json() for applied in shop.history(trial.built)],
+            environment=environment.to_json(),
+        )
 
 
 def _goal(

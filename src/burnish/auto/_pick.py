@@ -10,7 +10,7 @@ from typing import Any
 
 from burnish.auto._search import Found, Search
 from burnish.auto._trial import Trial
-from burnish.errors import Unreliable
+from burnish.errors import InvalidInput, RuntimeFailed, Unreliable
 
 
 @dataclass(frozen=True)
@@ -42,29 +42,29 @@ def choose(search: Search) -> tuple[Trial | None, tuple[str, ...]]:
             why.append(f"{best.label} is no different from it within the noise, and less simple")
             best = other
             break
-    return best, (*why, *_comparison(found, best))
+    return best, (*why, *_comparison(search, best))
 
 
 def _tie(found: Found, best: Trial, other: Trial, search: Search) -> bool:
     if search.goal.budget.minimise != "latency":
         return search.objective(best) == search.objective(other)
-    race = found.races[best.label]
-    if race is not found.races[other.label]:
-        return False
-    try:
-        ratio = race.ratio(best.label, other.label)
-    except Unreliable:
-        return False
-    return ratio.high >= 1.0
+    for race in (found.races[best.label], found.races[other.label]):
+        try:
+            return race.ratio(best.label, other.label).high >= 1.0
+        except (InvalidInput, RuntimeFailed, Unreliable):
+            continue  # they did not both run in this race
+    return False
 
 
-def _comparison(found: Found, best: Trial) -> list[str]:
+def _comparison(search: Search, best: Trial) -> list[str]:
     """How the pick stands against the fastest float32 artifact, in words."""
+    found, wanted = search.found, search.goal.budget.minimise
     reference = found.reference
     if reference is None:
         return []
     if best.label == reference.label:
-        return ["nothing acceptable is faster than the best float32 artifact, so that is the pick"]
+        better = "faster" if wanted == "latency" else f"of less {wanted}"
+        return [f"nothing acceptable is {better} than the best float32 artifact: that is the pick"]
     ratio = found.ratio(best.label)
     if ratio is None:
         return ["its time could not be compared reliably with the best float32 artifact"]
@@ -82,16 +82,22 @@ def judge(search: Search, trial: Trial, why: tuple[str, ...]) -> Pick:
     if goal.task.test is None:
         reason = "the task has no test data: the figure on validation data is all there is"
         return Pick(trial, (*why, reason), "no test data", None)
+    earlier = [
+        str(event["key"]).removeprefix("test:")
+        for event in search.shop.store.events()
+        if event["key"].startswith("test:") and event["key"] != f"test:{built.variant.key}"
+    ]
+    if earlier:
+        why = (*why, f"an earlier run of this folder looked at the test data for {earlier[-1]}")
     looked = search.shop.test(built)
     if "failed" in looked:
         return Pick(
             trial, (*why, f"on the test data it failed: {looked['failed']}"), "not verified", None
         )
     test = {name: looked[name] for name in ("quality", "baseline", "verdict", "agreement")}
-    if built.variant.precision == "float32":
-        return Pick(trial, why, "verified", test)
     state = test["verdict"]["state"]
-    if state == "holds":
+    same = built.variant.precision == "float32" and state != "fails"  # it computes what it replaces
+    if same or state == "holds":
         return Pick(trial, why, "verified", test)
     if state == "cannot tell" and goal.budget.accept_undecided:
         return Pick(trial, why, "undecided, accepted", test)

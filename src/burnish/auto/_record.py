@@ -36,11 +36,12 @@ def report_record(
         "environment": environment.to_json(),
         "fingerprint": fingerprint,
         "reference": None if found.reference is None else found.reference.label,
-        "candidates": [
-            _candidate(search, trial, trial.label in frontier.labels())
-            for trial in found.trials.values()
-        ]
-        + [_failed(label, reason) for label, reason in search.shop.failures.items()],
+        "candidates": [_candidate(search, trial, frontier) for trial in found.trials.values()]
+        + [
+            _failed(label, reason)
+            for label, reason in search.shop.failures.items()
+            if label not in found.trials
+        ],
         "pick": None if pick is None else _pick(pick),
         "stopped": found.stopped,
         "failures": [
@@ -49,7 +50,7 @@ def report_record(
         "coverage": {
             trial.label: [asdict(row) for row in trial.built.coverage]
             for trial in found.trials.values()
-            if trial.built.coverage and trial.threads == search.threads[-1]
+            if trial.built.coverage
         },
         "recovery": [{"label": label, "what": what} for label, what in found.recovery],
         "phases": [{"name": name, "seconds": seconds} for name, seconds in found.phases],
@@ -66,7 +67,7 @@ def _frontier(search: Search) -> Frontier:
     return Frontier(("latency", "quality"), points)
 
 
-def _candidate(search: Search, trial: Trial, frontier: bool) -> dict[str, Any]:
+def _candidate(search: Search, trial: Trial, frontier: Frontier) -> dict[str, Any]:
     built, race = trial.built, search.found.races[trial.label]
     timing = race.timing(trial.label)
     try:
@@ -76,6 +77,11 @@ def _candidate(search: Search, trial: Trial, frontier: bool) -> dict[str, Any]:
     ratio = search.found.ratio(trial.label)
     reference = search.found.reference
     reason = search.acceptable(trial)
+    accepted = reason is None
+    timed = trial.label in frontier.points
+    better = frontier.dominated_by(trial.label) if timed else None
+    if accepted and better is not None:
+        reason = f"{better} is no slower and no worse"
     return {
         "label": trial.label,
         "runtime": built.variant.runtime,
@@ -83,8 +89,8 @@ def _candidate(search: Search, trial: Trial, frontier: bool) -> dict[str, Any]:
         "threads": trial.threads,
         "status": "ok",
         "reason": reason,
-        "accepted": reason is None,
-        "frontier": frontier,
+        "accepted": accepted,
+        "frontier": timed and better is None,
         "quality": dict(built.quality),
         "agreement": built.agreement,
         "verdict": dict(built.verdict),

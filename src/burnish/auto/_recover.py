@@ -3,18 +3,20 @@
 *Free reverts*: operators that the runtime's own counters show slower in int8 than in float go back
 to float before anything else is asked: it costs no time and can only help quality.
 
-*The ladder*, where the verdict is not "holds": each operator's worth is how much of the output
+*The ladder*, where the verdict is not good enough: each operator's worth is how much of the output
 error disappears when it alone goes back to float (simulated, on a few calibration samples), per
-microsecond that going back costs on this machine. Operators are reverted in that order, in
-doubling steps until the verdict holds, then by bisection to the shortest prefix that holds; then
-each one is put back in turn, the least worthy first, and stays in int8 if the verdict still holds.
-Every rung is exported and answers the validation data; only the ordering is simulated.
+microsecond that going back costs on this machine (the median, where no counter tells). Operators
+are reverted in that order, in doubling steps until the verdict holds, then by bisection to the
+shortest prefix that holds; then each one is put back in turn, the least worthy first, and stays in
+int8 if the verdict still holds. Every rung is exported and answers the validation data; only the
+ordering is simulated.
 
 Left out: reverting pairs for what they do together (the output error is taken one at a time).
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,7 +32,7 @@ SAMPLES = 8
 
 @dataclass(frozen=True)
 class Sought:
-    """What the ladder found: the lightest variant that holds (or None), and what was tried."""
+    """What the ladder found: the lightest good variant (or None), and what was tried."""
 
     found: Built | None
     steps: tuple[str, ...]
@@ -75,15 +77,19 @@ def climb(
     start: Built,
     cost: Mapping[str, float],
     time_left: Callable[[], bool],
+    enough: Callable[[Built], bool],
 ) -> Sought:
-    """Revert operators of an int8 variant until its verdict holds.
+    """Revert operators of an int8 variant until its quality is good enough.
 
     Args:
         workshop: builds and answers variants.
         start: the variant that does not hold.
         cost: seconds an operator loses by going back to float, where known.
         time_left: asked before each rung.
+        enough: whether a variant's verdict will do.
     """
+    if len(start.int8) < 2:
+        return Sought(None, ("its one int8 operator is all there is to revert",))
     order = _ordered(workshop, start, cost, time_left)
     if not order:
         return Sought(None, ("no time was left to rank the operators",))
@@ -98,21 +104,23 @@ def climb(
             state = "failed" if built is None else built.verdict["state"]
             steps.append(f"{count} operators in float: {state}")
         built = tried[count]
-        return built is not None and built.holds
+        return built is not None and enough(built)
 
     low, count = 0, 1
     while count < len(order) and time_left() and not holds(count):
         low, count = count, min(2 * count, len(order) - 1)
         if count == low:
             break
-    if not tried or not holds(count):
+    if count not in tried:
+        return Sought(None, (*steps, "no time was left to revert more"))
+    if not holds(count):
         return Sought(None, tuple(steps))
     while count - low > 1 and time_left():
         middle = (low + count) // 2
         low, count = (low, middle) if holds(middle) else (middle, count)
     best = tried[count]
     assert best is not None
-    return _put_back(workshop, start, best, order[:count], time_left, steps)
+    return _put_back(workshop, start, best, order[:count], time_left, enough, steps)
 
 
 def _put_back(
@@ -121,6 +129,7 @@ def _put_back(
     best: Built,
     reverted: Sequence[str],
     time_left: Callable[[], bool],
+    enough: Callable[[Built], bool],
     steps: list[str],
 ) -> Sought:
     """Try each reverted operator in int8 again, the least worthy first."""
@@ -130,7 +139,7 @@ def _put_back(
             break
         rest = [other for other in needed if other != name]
         built = workshop.build(start.variant.but((*start.variant.exclude, *rest)))
-        if built is not None and built.holds:
+        if built is not None and enough(built):
             needed, best = rest, built
             steps.append(f"{name} turned out unnecessary: back in int8")
     return Sought(best, tuple(steps))
@@ -140,13 +149,14 @@ def _ordered(
     workshop: Workshop, start: Built, cost: Mapping[str, float], time_left: Callable[[], bool]
 ) -> list[str]:
     base = workshop.output_error(start.variant, SAMPLES)
+    usual = statistics.median(cost.values()) if cost else LEAST_COST
     worth: dict[str, float] = {}
     for name in workshop.narrator.watch(start.int8, f"ranking {start.variant.label}"):
         if not time_left():
             return []
         alone = start.variant.but((*start.variant.exclude, name))
         regained = base - workshop.output_error(alone, SAMPLES)
-        worth[name] = regained / max(cost.get(name, LEAST_COST), LEAST_COST)
+        worth[name] = regained / max(cost.get(name, usual), LEAST_COST)
     return sorted(worth, key=lambda name: -worth[name])
 
 

@@ -37,9 +37,12 @@ class Result:
     def save(self, folder: Path | str) -> Path:
         """Copy the bundle and the page into `folder`; gives the folder.
 
-        Raises InvalidInput where `folder` holds something that is not an earlier save.
+        Raises InvalidInput where `folder` holds something that is not an earlier save, or nothing
+        was picked.
         """
         out = Path(folder)
+        if not self.pick:
+            raise InvalidInput(f"nothing was picked in this run: see {self.page}")
         target = out / "bundle"
         if target.exists():
             try:

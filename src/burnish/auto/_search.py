@@ -27,7 +27,7 @@ from burnish.auto._recover import (
 from burnish.auto._trial import Built, Trial, Variant
 from burnish.auto._workshop import Workshop
 from burnish.bench import Race, Ratio
-from burnish.errors import Unreliable
+from burnish.errors import RuntimeFailed, Unreliable
 
 INT8_RUNTIMES = ("onnxruntime", "openvino")
 PARITY = 1e-3
@@ -58,27 +58,41 @@ class Found:
         return found
 
     def ratio(self, label: str) -> Ratio | None:
-        """time(label) / time(reference), from the last race both ran in."""
+        """time(label) / time(reference), from the last race both ran in; None without one."""
         race = self.races.get(label)
         if race is None or self.reference is None:
             return None
         try:
             return race.ratio(label, self.reference.label)
-        except Unreliable:
+        except (Unreliable, RuntimeFailed):
             return None
 
     def add(self, race: Race | None, trials: list[Trial]) -> None:
-        """Take in the trials that ran."""
+        """Take in the trials that ran; one that failed is out, even if it ran before.
+
+        The reference is judged in its first race only, and a race in which it failed replaces none.
+        """
+        if race is None:
+            return
+        reference = None if self.reference is None else self.reference.label
+        sound = reference is None or race.timing(reference).failed is None
         for trial in trials:
-            if race is not None and race.timing(trial.label).failed is None:
-                self.trials[trial.label] = trial
-                self.races[trial.label] = race
+            label = trial.label
+            if race.timing(label).failed is None:
+                self.trials[label] = trial
+                if sound or label not in self.races:
+                    self.races[label] = race
+            elif label != reference:
+                self.trials.pop(label, None)
+                self.races.pop(label, None)
 
 
 class Search:
     """Runs the phases; `found` is filled as it goes."""
 
-    def __init__(self, workshop: Workshop, runtimes: list[str], cores: int, bfloat16: bool) -> None:
+    def __init__(
+        self, workshop: Workshop, runtimes: list[str], cores: int, bfloat16: bool, start: float
+    ) -> None:
         self.shop = workshop
         self.goal = workshop.goal
         self.runtimes = runtimes
@@ -87,9 +101,7 @@ class Search:
         self.bfloat16 = bfloat16
         self.found = Found()
         minutes = self.goal.budget.minutes
-        now = workshop.bench.now
-        self.start = now()
-        self.deadline = float("inf") if minutes is None else self.start + 60 * minutes
+        self.deadline = float("inf") if minutes is None else start + 60 * minutes
 
     def run(self) -> Found:
         """All phases, or as many as the allowance lets."""
@@ -108,6 +120,9 @@ class Search:
                 return self.found
             phase()
             self.found.phases.append((name, self.shop.bench.now() - began))
+            if self.found.reference is None:
+                self.found.stopped = "no float32 artifact ran that computes what the model does"
+                return self.found
         self.found.stopped = self.found.stopped or "every phase of the search was finished"
         return self.found
 
@@ -120,14 +135,13 @@ class Search:
     def baselines(self) -> None:
         """Every float artifact, raced together over all threads."""
         self.shop.narrator.say("float baselines")
-        built = []
+        variants = []
         for runtime in self.runtimes:
-            built.append(self.shop.build(Variant(runtime, "float32")))
+            variants.append(Variant(runtime, "float32"))
             if runtime == "openvino" and self.bfloat16:
-                built.append(self.shop.build(Variant(runtime, "bfloat16")))
-        trials = self._threaded([b for b in built if b is not None])
+                variants.append(Variant(runtime, "bfloat16"))
+        trials = self._threaded(self._built(variants))
         if not trials:
-            self.found.stopped = "no float artifact could be built on any runtime"
             return
         race = self.shop.race("baselines", trials, 1.5 * len(trials) + 2)
         self.found.add(race, trials)
@@ -135,6 +149,17 @@ class Search:
         if race is not None and floats:
             self.found.reference = min(floats, key=lambda t: race.timing(t.label).p50)
             self.shop.narrator.say(f"  fastest float32: {self.found.reference.label}")
+
+    def _built(self, variants: list[Variant]) -> list[Built]:
+        """Those that could be built in the time there is; one is built in any case."""
+        found: list[Built] = []
+        for variant in variants:
+            if found and not self.time_left():
+                break
+            built = self.shop.build(variant)
+            if built is not None:
+                found.append(built)
+        return found
 
     def _threaded(self, built: list[Built]) -> list[Trial]:
         return [Trial(b, threads) for b in built for threads in self.threads]
@@ -144,9 +169,8 @@ class Search:
     def int8(self) -> None:
         """Static int8 for each runtime that has int8 kernels."""
         self.shop.narrator.say("static int8")
-        runtimes = [r for r in self.runtimes if r in INT8_RUNTIMES]
-        built = [self.shop.build(Variant(runtime, "int8")) for runtime in runtimes]
-        self._race_in("int8", [b for b in built if b is not None])
+        variants = [Variant(r, "int8") for r in self.runtimes if r in INT8_RUNTIMES]
+        self._race_in("int8", self._built(variants))
 
     def _race_in(self, what: str, built: list[Built]) -> None:
         if not built or self.found.reference is None:
@@ -201,24 +225,30 @@ class Search:
     # --- 4
 
     def recover(self) -> None:
-        """The ladder, for each runtime whose fastest int8 variant is not acceptable."""
+        """The ladder, for each runtime without an int8 variant of good enough quality."""
         for runtime in INT8_RUNTIMES:
             trial = self._fastest(runtime, "int8")
             if trial is None or self._settled(runtime) or not self.time_left():
                 continue
             state = trial.built.verdict["state"]
             self.shop.narrator.say(f"recovery on {runtime} (quality: {state})")
+            plain = self.shop.build(Variant(runtime, "float32"))
+            if plain is not None and not self.enough(plain):
+                said = f"even float32 gets the verdict {plain.verdict['state']!r}"
+                self._note(trial.label, f"nothing reverted, {said}: {plain.verdict['reason']}")
+                continue
             floats, int8 = self._operator_seconds(trial)
-            sought = climb(self.shop, trial.built, reverted_cost(floats, int8), self.time_left)
+            cost = reverted_cost(floats, int8)
+            sought = climb(self.shop, trial.built, cost, self.time_left, self.enough)
             for step in sought.steps:
                 self._note(trial.label, step)
             if sought.found is not None:
                 self._race_in(f"recovered:{runtime}", [sought.found])
 
     def _settled(self, runtime: str) -> bool:
-        """Whether some int8 variant of the runtime is acceptable and faster than the reference."""
+        """Whether some int8 variant of the runtime has good enough quality."""
         return any(
-            self.acceptable(trial) is None
+            self.enough(trial.built)
             for trial in self.found.trials.values()
             if trial.built.variant.runtime == runtime and trial.built.variant.precision == "int8"
         )
@@ -263,14 +293,16 @@ class Search:
             return (
                 None
                 if is_reference(built)
-                else (
-                    f"outputs are off the float model's by {built.parity:.2g} of the largest"
-                )
+                else f"outputs are off the float model's by {_share(built.parity)}"
             )
-        state = built.verdict["state"]
-        if state == "holds" or (state == "cannot tell" and self.goal.budget.accept_undecided):
+        if self.enough(built):
             return None
-        return f"quality: {state} ({built.verdict['reason']})"
+        return f"quality: {built.verdict['state']} ({built.verdict['reason']})"
+
+    def enough(self, built: Built) -> bool:
+        """Whether the verdict on validation data will do."""
+        state = built.verdict["state"]
+        return built.holds or (state == "cannot tell" and self.goal.budget.accept_undecided)
 
     def _note(self, label: str, what: str) -> None:
         self.found.recovery.append((label, what))
@@ -279,4 +311,9 @@ class Search:
 
 def is_reference(built: Built) -> bool:
     """A float32 artifact that computes what the model computes, to float rounding."""
-    return built.variant.precision == "float32" and built.parity <= PARITY
+    same = built.parity is not None and built.parity <= PARITY
+    return built.variant.precision == "float32" and same
+
+
+def _share(parity: float | None) -> str:
+    return "NaN or infinity" if parity is None else f"{parity:.2g} of the largest"

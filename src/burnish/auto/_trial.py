@@ -54,7 +54,7 @@ class Built:
     quality: Mapping[str, Any]
     verdict: Mapping[str, Any]
     agreement: float | None
-    parity: float
+    parity: float | None
     int8: tuple[str, ...]
     num_operators: int
     coverage: tuple[Coverage, ...]

@@ -9,6 +9,7 @@ Left out: building several variants at a time (two at once would share the cores
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ from burnish.auto._trial import Built, Trial, Variant
 from burnish.bench import Race
 from burnish.bundle import Artifact, OpTime, Worker
 from burnish.core import Applied, settings_of
-from burnish.errors import Damaged, InvalidInput, MissingExtra, NoEffect, RuntimeFailed, Unsupported
+from burnish.errors import Damaged, InvalidInput, NoEffect, RuntimeFailed, Unsupported
 from burnish.goal import Goal
 from burnish.graph import Traced, flatten_call, trace
 from burnish.quantize import (
@@ -116,6 +117,11 @@ class Workshop:
             self._fail(variant.label, exported["failed"])
             return None
         artifact = Artifact.open(self.store.folder / exported["folder"])
+        if _digests(artifact) != exported["sha256"]:
+            raise Damaged(
+                f"the files in {artifact.folder} are not those that were measured: move the run "
+                "folder away and start again"
+            )
         if self.goal.target.device != "cpu":
             artifact = artifact.with_options(device=self.goal.target.device)
         answered = self.store.once(
@@ -138,12 +144,17 @@ class Workshop:
 
     def _export(self, variant: Variant) -> dict[str, Any]:
         place = self.store.candidate(variant.key)
-        with self.narrator.busy(f"exporting {variant.label}"):
+        if variant.precision == "int8":
+            self.statistics()  # has a bar of its own
+        with self.narrator.busy(f"exporting {variant.label}"), self.store.writing(place):
+            for unfinished in place.glob(".export-*"):  # of a run that was killed
+                shutil.rmtree(unfinished)
+            scratch = Path(tempfile.mkdtemp(dir=place, prefix=".export-"))
             try:
                 graph, history, rows = self._graph(variant)
-                scratch = Path(tempfile.mkdtemp(dir=place, prefix=".export-"))
                 artifact = export(graph, variant.runtime, scratch, precision=variant.precision)
             except FAILURES as error:
+                shutil.rmtree(scratch)
                 return {"failed": f"{type(error).__name__}: {error}"}
             final = place / "artifact"
             shutil.rmtree(final, ignore_errors=True)
@@ -151,6 +162,7 @@ class Workshop:
             save_history(place, history)
         return {
             "folder": str(final.relative_to(self.store.folder)),
+            "sha256": _digests(Artifact.open(final)),
             "int8": [row.operator for row in rows if row.state == "int8"],
             "num_operators": len(rows),
             "coverage": [vars(row) for row in rows],
@@ -171,17 +183,15 @@ class Workshop:
         return load_history(self.store.folder / "candidates" / built.variant.key)
 
     def _answer(self, artifact: Artifact, split: str) -> dict[str, Any]:
+        baseline = self.baseline(split)  # first: what is wrong with that is the user's to mend
         try:
             with load(artifact) as worker:
                 parity = self._parity(worker)
                 answers = answer(
                     through(worker, self.traced), self.goal, split, self.narrator.watch
                 )
-        except MissingExtra:
-            raise
-        except FAILURES as error:
+        except (*FAILURES, InvalidInput) as error:
             return {"failed": f"{type(error).__name__}: {error}"}
-        baseline = self.baseline(split)
         return {
             "quality": quality_json(self.goal, answers),
             "verdict": verdict_json(compare(self.goal, baseline, answers)),
@@ -189,8 +199,11 @@ class Workshop:
             "parity": parity,
         }
 
-    def _parity(self, worker: Worker) -> float:
-        """Largest difference from the float model on the example, as a share of the largest."""
+    def _parity(self, worker: Worker) -> float | None:
+        """Largest difference from the float model on the example, as a share of the largest.
+
+        None where one is finite and the other is not.
+        """
         inputs = self.arrays(2)
         with torch.inference_mode():
             tensors = [torch.from_numpy(inputs[slot.name]) for slot in self.traced.inputs]
@@ -198,9 +211,15 @@ class Workshop:
         given = worker.run(inputs)
         worst = 0.0
         for mine, theirs in zip(given, wanted, strict=True):
-            if theirs.size:
-                reach = float(np.abs(theirs).max()) or 1.0
-                worst = max(worst, float(np.abs(mine - theirs).max()) / reach)
+            finite = np.isfinite(theirs)
+            if not np.array_equal(mine[~finite], theirs[~finite], equal_nan=True):
+                return None
+            if finite.any():
+                reach = float(np.abs(theirs[finite]).max()) or 1.0
+                off = float(np.abs(mine[finite] - theirs[finite]).max()) / reach
+                if not np.isfinite(off):
+                    return None
+                worst = max(worst, off)
         return worst
 
     def test(self, built: Built) -> dict[str, Any]:
@@ -316,6 +335,13 @@ class Workshop:
         answers = self.baseline("validation")
         if not np.isfinite(answers.scores.figure):
             raise InvalidInput(f"the metric gives {answers.scores.figure} for the float model")
+
+
+def _digests(artifact: Artifact) -> dict[str, str]:
+    return {
+        name: hashlib.sha256((artifact.folder / name).read_bytes()).hexdigest()
+        for name in artifact.files
+    }
 
 
 def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

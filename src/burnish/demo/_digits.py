@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+HERE = __name__.rpartition(".")[0]
 CLASSES = 10
 TRAIN, VALIDATION = 300, 100
 MEAN, DEVIATION = 0.1307, 0.3081
@@ -46,7 +47,7 @@ class Digits:
 
 def load_digits() -> tuple[Digits, Digits, Digits]:
     """Train (3,000), validation (1,000) and test (1,000), each with all classes mixed."""
-    with resources.files("burnish.demo").joinpath("mnist5k.npz").open("rb") as file:
+    with resources.files(HERE).joinpath("mnist5k.npz").open("rb") as file:
         data = np.load(file, allow_pickle=False)
         pixels, labels = data["x"], data["y"]
     generator = np.random.default_rng(0)

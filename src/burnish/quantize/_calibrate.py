@@ -75,12 +75,14 @@ def calibrate(
         watch: wraps an iterable with a title, as a progress bar does.
 
     Raises:
-        InvalidInput: no calls, or a value that is not finite (named).
+        InvalidInput: no calls, tensors that do not fit the model's inputs, or a value that is not
+            finite (named).
     """
     observer = _Observer(traced)
     batches = calls if watch is None else watch(calls, "calibrating")
     with torch.inference_mode():
         for tensors in batches:
+            _check(traced, tensors)
             for chunk, size in _chunks(traced, tensors):
                 observer.observe(chunk, size)
     if observer.num_samples == 0:
@@ -129,7 +131,7 @@ class _Observer(fx.Interpreter):
         if not (abs(seen.low) < float("inf") and abs(seen.high) < float("inf")):
             raise InvalidInput(
                 f"calibration: the value of {name} is not finite ({seen.low} to {seen.high}); the "
-                "model overflows on this data"
+                "model overflows on this data, or is not a number in itself"
             )
         self._histograms[name] = known.merged(seen) if known else seen
         pair = self.pairs.get(node)
@@ -192,6 +194,27 @@ def _chunks(
             ),
             length,
         )
+
+
+def _check(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> None:
+    if len(tensors) != len(traced.inputs):
+        raise InvalidInput(
+            f"a calibration batch holds {len(tensors)} tensors, the model takes "
+            f"{', '.join(slot.name for slot in traced.inputs)}"
+        )
+    for slot, tensor in zip(traced.inputs, tensors, strict=True):
+        fits = len(slot.shape) == tensor.dim() and all(
+            isinstance(want, str) or want == got
+            for want, got in zip(slot.shape, tensor.shape, strict=True)
+        )
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if not fits or dtype != slot.dtype:
+            raise InvalidInput(
+                f"calibration: the input {slot.name!r} is {dtype} {list(tensor.shape)}, the model "
+                f"was traced with {slot.dtype} {list(slot.shape)}"
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InvalidInput(f"calibration: the input {slot.name!r} holds NaN or infinity")
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

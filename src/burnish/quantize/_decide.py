@@ -60,8 +60,7 @@ def decide(folded: Traced, statistics: Statistics, settings: Settings) -> Choice
         tensors[f"gain:{names[pair.producer]}"] = gain
         histograms[value] = _lifted(statistics, value, gain)
         means[names[pair.depthwise]] = means[names[pair.depthwise]] * gain
-    nodes = {name: node for node, name in names.items()}
-    params = _ranges(nodes, placement, histograms, settings)
+    params = _ranges(names, placement, histograms, settings)
     if settings.bias_correction:
         tensors |= _corrections(module, names, placement, params, means, pairs)
     plan: dict[str, Any] = {
@@ -124,14 +123,15 @@ def _lifted(statistics: Statistics, value: str, gain: torch.Tensor) -> Histogram
 
 
 def _ranges(
-    nodes: dict[str, fx.Node],
+    names: dict[fx.Node, str],
     placement: Placement,
     histograms: dict[str, Histogram],
     settings: Settings,
 ) -> dict[str, Params]:
+    nodes = {name: node for node, name in names.items()}
     merged: dict[str, Histogram] = {}
     for value, group in placement.groups.items():
-        mine = _seen(nodes, value, histograms)
+        mine = _seen(nodes[value], names, histograms)
         merged[group] = merged[group].merged(mine) if group in merged else mine
     symmetric = policy_for(settings.runtime).symmetric
     chosen = {
@@ -140,13 +140,11 @@ def _ranges(
     return {value: chosen[group] for value, group in placement.groups.items()}
 
 
-def _seen(nodes: dict[str, fx.Node], value: str, histograms: dict[str, Histogram]) -> Histogram:
+def _seen(node: fx.Node, names: dict[fx.Node, str], histograms: dict[str, Histogram]) -> Histogram:
     """The histogram of a value, or of that whose data it moves."""
-    names = {node: name for name, node in nodes.items()}
-    node = nodes[value]
     while names[node] not in histograms:
+        assert operator(node) in MOVES, f"{names[node]} was not watched"
         source = node.args[0]
-        assert operator(node) in MOVES, f"{value} was not watched"
         assert isinstance(source, fx.Node)
         node = source
     return histograms[names[node]]

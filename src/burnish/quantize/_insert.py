@@ -41,9 +41,8 @@ NAME_KEY = "burnish"
 
 
 def insert(folded: Traced, choices: Choices) -> Traced:
-    """The quantized copy of a folded graph. InvalidInput for a plan of another model."""
-    traced = folded.copy()
-    module = traced.graph_module
+    """Quantize a folded graph, in place. InvalidInput for a plan of another model."""
+    module = folded.graph_module
     plan = choices.plan
     nodes = {name: node for node, name in operator_names(module).items()}
     unknown = [n for n in (*plan["operators"], *plan["quantizers"]) if n not in nodes]
@@ -70,7 +69,7 @@ def insert(folded: Traced, choices: Choices) -> Traced:
         elif operator(node) in PRODUCTS and stored_matrix(module, node) is not None:
             _quantize_matrix(module, node, name)
     finish(module)
-    return traced
+    return folded
 
 
 def _gains(choices: Choices) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

@@ -114,7 +114,7 @@ def is_padding(node: fx.Node) -> bool:
 def pads_with_zero(node: fx.Node) -> bool:
     """Whether what it pads with is zero, which every quantizer has exactly."""
     if operator(node) == "constant_pad_nd":
-        return len(node.args) < 3 or node.args[2] == 0
+        return len(node.args) < 3 or bool(node.args[2] == 0)
     mode = node.args[2] if len(node.args) > 2 else "constant"
     value = node.args[3] if len(node.args) > 3 else None
     return mode == "constant" and not value

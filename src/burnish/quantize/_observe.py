@@ -45,7 +45,7 @@ class Histogram:
 
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin."""
-        return (np.arange(NUM_BINS) - NUM_BINS / 2 + 0.5) * self.width
+        return np.asarray((np.arange(NUM_BINS) - NUM_BINS / 2 + 0.5) * self.width)
 
     def widened(self, exponent: int) -> Histogram:
         """The same data in wider bins."""
@@ -110,8 +110,13 @@ def _positions(size: int, limit: int) -> torch.Tensor:
 
 def _dense(x: torch.Tensor) -> torch.Tensor:
     """All elements as a vector, in memory order, without a copy where the tensor is dense."""
-    order = sorted(range(x.dim()), key=lambda axis: (-x.stride(axis), axis))
-    return x.detach().permute(order).reshape(-1)
+    return x.detach().permute(_memory_order(x)).reshape(-1)
+
+
+def _memory_order(x: torch.Tensor) -> list[int]:
+    """The axes from the outermost in memory to the innermost."""
+    strides = x.stride()
+    return sorted(range(x.dim()), key=lambda axis: (-strides[axis], axis))
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ def thinned(x: torch.Tensor, axis: int, samples: int) -> Thinned:
     limit = samples * PER_SAMPLE
     size = x.numel()
     positions = torch.arange(size) if size <= limit else _positions(size, limit)
-    order = sorted(range(x.dim()), key=lambda a: (-x.stride(a), a))
+    order = _memory_order(x)
     inner = math.prod(x.shape[a] for a in order[order.index(axis % x.dim()) + 1 :])
     channel = (positions // inner) % x.shape[axis]
     return Thinned(channel.to(torch.int32), _dense(x)[positions], 0)

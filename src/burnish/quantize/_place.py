@@ -328,6 +328,8 @@ class _Placer:
         """Why an operator that was left undecided is float."""
         kind, sources, runtime = operator(node), self._sources(node), self.policy.runtime
         inside = bool(sources) and all(source in self.from_int8 for source in sources)
+        if not sources:
+            return "reads no floats"
         if kind in MOVES:
             return "only moves data, which is read in float" if inside else "only moves floats"
         if kind in ARITHMETIC and self._reads_constant(node):

@@ -16,7 +16,7 @@ Left out: recurrent layers (float, said so), per-block scales, learned rounding.
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +25,9 @@ import torch
 from torch import nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput, NoEffect
-from burnish.goal import Goal
-from burnish.graph import (
-    Traced,
-    flatten_call,
-    fold_batch_norm,
-    trace,
-)
+from burnish.errors import InvalidInput
+from burnish.goal import Goal, Inputs
+from burnish.graph import Traced, example_call, flatten_call, fold_batch_norm, trace
 from burnish.quantize._calibrate import Statistics, calibrate
 from burnish.quantize._decide import decide
 from burnish.quantize._insert import insert
@@ -99,8 +94,9 @@ def quantize_static(
 
     Args:
         model: in eval mode; left as it was.
-        calibration: batches: a tensor, or a tuple of the model's positional arguments. The first
-            batch is the example the model is traced with, its axis 0 dynamic.
+        calibration: batches: a tensor, a tuple of the model's positional arguments, a dict of its
+            keyword ones, or `Inputs`. Iterated once; the first batch is the example the model is
+            traced with.
         runtime: whose int8 kernels to place quantizers for.
         ranges: "squared error" or "min-max".
         bias_correction: take the mean error of rounded weights off the biases.
@@ -116,15 +112,25 @@ def quantize_static(
         Unsupported: the model cannot be exported.
     """
     step = QuantizeStatic(runtime, ranges, bias_correction, equalize, exclude)
-    calls = [batch if isinstance(batch, tuple) else (batch,) for batch in calibration]
-    if not calls:
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None:
         raise InvalidInput("quantize_static: the calibration data is empty")
-    example = tuple(t if t.shape[0] > 1 else t.repeat_interleave(2, 0) for t in calls[0])
-    folded = fold(trace(model, example))
-    choices = step.choose_from(folded, calibrate(folded, calls))
+    folded = fold(_trace(model, _as_inputs(first)))
+    calls = (_as_inputs(batch) for batch in itertools.chain([first], batches))
+    flat = (flatten_call(call.args, call.kwargs) for call in calls)
+    choices = step.choose_from(folded, calibrate(folded, flat))
     quantized = step.rewrite(folded, choices)
     assert isinstance(quantized, Traced)
     return quantized
+
+
+def _as_inputs(batch: Any) -> Inputs:
+    if isinstance(batch, Inputs):
+        return batch
+    if isinstance(batch, Mapping):
+        return Inputs(kwargs=dict(batch))
+    return Inputs(batch if isinstance(batch, tuple) else (batch,))
 
 
 def coverage(choices: Choices) -> tuple[Coverage, ...]:
@@ -141,9 +147,10 @@ def fold(traced: Traced) -> Traced:
 
 def trace_for(model: nn.Module, goal: Goal) -> Traced:
     """Trace a model with the goal's example call."""
-    if isinstance(model, Traced):
-        return model
-    inputs = goal.task.inputs
+    return _trace(model, goal.task.inputs)
+
+
+def _trace(model: nn.Module, inputs: Inputs) -> Traced:
     example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
     axes = {leaf.key: leaf.axes for leaf in example.leaves()}
     return trace(model, example.args, dict(example.kwargs), axes)
@@ -157,22 +164,9 @@ def calibration_calls(goal: Goal) -> Iterable[tuple[torch.Tensor, ...]]:
 
 def retrace(model: nn.Module, call: Mapping[str, Any]) -> Traced:
     """Trace a model from the description of a call alone: tensors of zeros, no data."""
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    axes = {}
-    for leaf in call["leaves"]:
-        key = leaf["key"]
-        if "." in key:
-            raise InvalidInput(
-                f"cannot trace from the plan alone: input {key!r} is nested; trace the model first"
-            )
-        tensor = torch.zeros(leaf["shape"], dtype=getattr(torch, leaf["dtype"]))
-        axes[key] = {int(axis): name for axis, name in leaf["axes"].items()}
-        if key.isdigit():
-            args.append(tensor)
-        else:
-            kwargs[key] = tensor
-    return trace(copy.deepcopy(model).eval(), tuple(args), kwargs, axes)
-
-
-__all__ = ["NoEffect", "QuantizeStatic", "coverage", "quantize_static"]
+    args, kwargs = example_call(call)
+    axes = {
+        leaf["key"]: {int(axis): name for axis, name in leaf["axes"].items()}
+        for leaf in call["leaves"]
+    }
+    return trace(model, args, kwargs, axes)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from torch import nn
 
 from burnish.core import Applied, Choices, Rewrite, tensor_hash
@@ -21,6 +22,14 @@ from burnish.errors import Damaged, InvalidInput
 from burnish.recipe._store import write_whole
 
 HISTORY, TENSORS = "history.json", "weights.safetensors"
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    safetensors.SafetensorError,
+)
 
 
 def replay(
@@ -51,13 +60,20 @@ def replay(
 
 
 def save_history(folder: Path, history: Sequence[Applied]) -> None:
-    """Write `history.json` and `weights.safetensors` into a candidate's folder."""
+    """Write `history.json` and `weights.safetensors` into a candidate's folder.
+
+    Raises OSError where the disk does not take it.
+    """
     tensors = {
-        tensor_hash(tensor): tensor.detach().cpu().contiguous()
+        # A copy: safetensors refuses tensors that share memory.
+        tensor_hash(tensor): tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for applied in history
         for tensor in applied.choices.tensors.values()
     }
-    safetensors.torch.save_file(tensors, str(folder / TENSORS))
+    try:
+        safetensors.torch.save_file(tensors, str(folder / TENSORS))
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{error}") from error
     write_whole(folder / HISTORY, json.dumps([applied.to_json() for applied in history]))
 
 
@@ -73,5 +89,5 @@ def load_history(folder: Path) -> tuple[Applied, ...]:
             Applied(item["step"], item["settings"], Choices.from_json(item["choices"], tensors))
             for item in records
         )
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except _UNREADABLE as error:
         raise Damaged(f"the history in {folder} does not read: {error}") from None

@@ -11,7 +11,8 @@ that way is resumed by running it again. A process killed while writing leaves a
 its newline: that line is dropped. Any other line that does not read, or whose checksum is wrong, is
 damage, and refused by its number.
 
-One process at a time may hold a run folder (an advisory lock, freed when the process dies).
+One process at a time may hold a run folder (an advisory lock, freed when the process dies). A
+folder made for work that failed before anything was recorded is taken away again.
 
 Left out: sharing a run folder between machines.
 """
@@ -37,11 +38,12 @@ RUN, JOURNAL = "run.json", "journal.jsonl"
 class Store:
     """An open run folder. Use `Store.open`, and close it."""
 
-    def __init__(self, folder: Path, events: list[dict[str, Any]], handle: Any) -> None:
+    def __init__(self, folder: Path, handle: Any, made: bool) -> None:
         self.folder = folder
-        self._events = events
-        self._by_key = {event["key"]: event for event in events}
+        self._events = _read_journal(folder / JOURNAL, handle)
+        self._by_key = {event["key"]: event for event in self._events}
         self._handle = handle
+        self._made = made
 
     @classmethod
     def open(cls, folder: Path, identity: Mapping[str, Any]) -> Store:
@@ -54,13 +56,18 @@ class Store:
         Raises:
             InvalidInput: the folder is another run's, is in use, or holds something else.
             Damaged: run.json or a line of the journal does not read.
+            BurnishError: the disk does not take or give it.
         """
         folder = Path(folder)
+        made = not folder.exists()
         _claim(folder, dict(identity))
-        handle = open(folder / JOURNAL, "a+b")  # noqa: SIM115 (held as long as the store is open)
+        with _disk(folder / JOURNAL):
+            # Unbuffered: what a full disk refused must not be tried again when the file is closed.
+            handle = open(folder / JOURNAL, "a+b", buffering=0)  # noqa: SIM115 (held while open)
         try:
             _lock(handle, folder)
-            return cls(folder, _read_journal(folder / JOURNAL, handle), handle)
+            _check(folder, dict(identity))  # another process may have claimed it at the same time
+            return cls(folder, handle, made)
         except BaseException:
             handle.close()
             raise
@@ -72,8 +79,19 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and not self._events:
+            self._withdraw()
         self.close()
+
+    def _withdraw(self) -> None:
+        """Leave nothing behind of a run that did nothing."""
+        with contextlib.suppress(OSError):
+            if {item.name for item in self.folder.iterdir()} == {RUN, JOURNAL}:
+                (self.folder / RUN).unlink()
+                (self.folder / JOURNAL).unlink()
+                if self._made:
+                    self.folder.rmdir()
 
     def once(self, key: str, work: Callable[[], Any]) -> Any:
         """The result of `work` (plain JSON), done at most once in the life of the folder."""
@@ -84,17 +102,21 @@ class Store:
         return self._by_key[key]["result"]
 
     def record(self, key: str, result: Any) -> None:
-        """Append a finished piece of work. BurnishError where the disk does not take it."""
+        """Append a finished piece of work. BurnishError where the disk does not take it.
+
+        `result` is plain JSON: no NaN and no infinity (ValueError), which no journal can hold.
+        """
         event = {"number": len(self._events), "at": round(time.time(), 3), "key": key}
         line = _with_checksum(event | {"result": result})
         before = self._handle.seek(0, os.SEEK_END)
         try:
-            self._handle.write(line)
-            self._handle.flush()
+            written = 0
+            while written < len(line):
+                written += self._handle.write(line[written:])
             os.fsync(self._handle.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.truncate(self.folder / JOURNAL, before)
+                self._handle.truncate(before)
             raise BurnishError(
                 f"cannot write to {self.folder / JOURNAL}: {error.strerror}; what was measured "
                 "before is kept: make room and run the same command again"
@@ -116,17 +138,21 @@ class Store:
     def candidate(self, key: str) -> Path:
         """The folder of a candidate; made where it is absent."""
         path = self.folder / "candidates" / key
-        path.mkdir(parents=True, exist_ok=True)
+        with _disk(path):
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def write(self, name: str, text: str) -> Path:
         """Write a file of the folder, whole or not at all."""
         path = self.folder / name
-        try:
+        with self.writing(path):
             write_whole(path, text)
-        except OSError as error:
-            raise BurnishError(f"cannot write {path}: {error.strerror}; make room") from error
         return path
+
+    @staticmethod
+    def writing(path: Path) -> contextlib.AbstractContextManager[None]:
+        """While this is entered, what the disk refuses is a BurnishError that names `path`."""
+        return _disk(path)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -144,25 +170,42 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What the disk refuses, as an error of ours that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise BurnishError(
+            f"cannot write {path}: {error.strerror or error}; make room, or name another run folder"
+        ) from error
+
+
 def _claim(folder: Path, identity: dict[str, Any]) -> None:
     run = folder / RUN
-    if not run.exists():
-        if folder.exists() and any(item.name[0] != "." for item in folder.iterdir()):
-            raise InvalidInput(f"{folder} is not empty and is no run folder: name another one")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_whole(run, json.dumps({"schema": SCHEMA, "identity": identity}, indent=1))
-        except OSError as error:
-            raise BurnishError(f"cannot write {run}: {error.strerror}") from error
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInput(f"{folder} is a file and no run folder: name another one")
+    if run.exists():
+        _check(folder, identity)
         return
+    if folder.exists() and any(item.name[0] != "." for item in folder.iterdir()):
+        raise InvalidInput(f"{folder} is not empty and is no run folder: name another one")
+    with _disk(run):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(run, json.dumps({"schema": SCHEMA, "identity": identity}, indent=1))
+
+
+def _check(folder: Path, identity: dict[str, Any]) -> None:
+    """Whether run.json tells of this run."""
+    run = folder / RUN
     try:
         record = json.loads(run.read_text(encoding="utf-8"))
-        known, schema = record["identity"], record["schema"]
-    except (ValueError, KeyError, TypeError) as error:
+        known, schema = dict(record["identity"]), record["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{run} does not read ({error}): move the folder away") from None
     if schema != SCHEMA:
         raise InvalidInput(f"{run} has schema {schema}, this version of Burnish writes {SCHEMA}")
-    known, identity = (json.loads(json.dumps(item)) for item in (known, identity))
+    identity = json.loads(json.dumps(identity))
     differing = sorted(k for k in known.keys() | identity.keys() if known.get(k) != identity.get(k))
     if differing:
         raise InvalidInput(
@@ -178,8 +221,10 @@ def _lock(handle: Any, folder: Path) -> None:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise InvalidInput(f"{folder} is in use by another process") from None
+    except BlockingIOError:
+        raise InvalidInput(
+            f"{folder} is in use by another process: wait for it, or name another run folder"
+        ) from None
 
 
 def _with_checksum(event: dict[str, Any]) -> bytes:
@@ -188,10 +233,11 @@ def _with_checksum(event: dict[str, Any]) -> bytes:
 
 
 def _read_journal(path: Path, handle: Any) -> list[dict[str, Any]]:
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        handle.truncate(whole)
+    with _disk(path):
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            handle.truncate(whole)
     return list(_events(data[:whole], path))
 
 

@@ -2,11 +2,10 @@
 
 torch's exporter writes the float operators; our quantize and dequantize become QuantizeLinear and
 DequantizeLinear, with int8 weights as initializers. Every dynamic axis keeps its name. Each ONNX
-node carries the name our plans use ("layer1.0.conv1:conv2d") as metadata, for the runtime's
-counters to be read back.
-
-A Pad of zeros in front of a convolution becomes the convolution's own pads: PyTorch has no uneven
-padding, ONNX has, and a separate Pad breaks both runtimes' int8 fusion.
+node is called as our plans call it ("layer1.0.conv1:conv2d"), for the runtime's counters to be read
+back: the name travels through torch's decompositions in the place of the stack trace, which is the
+one note they keep. What else torch writes about a node (the user's source lines and paths) is
+dropped: an artifact ships.
 
 Left out: files above 2 GB (external data).
 """
@@ -16,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,16 @@ import torch
 from burnish.errors import Unsupported
 from burnish.graph import DEQUANTIZE, QUANTIZE, Traced, operator_names
 
+Edit = Callable[[Any], None]
 OPSET = 21
 NAME_KEY = "burnish"
+_MARK = "burnish operator: "
+_TRACE_KEY = "pkg.torch.onnx.stack_trace"
 _TWO_GB = 2_000_000_000
 
 
-def to_onnx(model: Traced, path: Path) -> None:
-    """Write the graph to `path`.
+def to_onnx(model: Traced, path: Path, edits: Sequence[Edit] = ()) -> None:
+    """Write the graph to `path`, after a runtime's own edits of it.
 
     Raises:
         Unsupported: an operator the exporter has no translation for (torch's reason is kept).
@@ -43,8 +45,10 @@ def to_onnx(model: Traced, path: Path) -> None:
         )
     exported = _export(model)
     graph = exported.model.graph
-    _name_nodes(graph, model)
-    _pads_into_convolutions(graph)
+    _name_nodes(graph)
+    for edit in edits:
+        edit(graph)
+    _rename_dims(graph, model)
     exported.save(str(path), include_initializers=True, external_data=False)
 
 
@@ -54,6 +58,7 @@ def _export(model: Traced) -> Any:
             program = torch.export.export(
                 model.graph_module, model.example(), dynamic_shapes=model.dynamic_shapes()
             )
+            _mark_nodes(program, model)
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -69,8 +74,33 @@ def _export(model: Traced) -> Any:
             f"{str(error).strip().splitlines()[0][:400]}"
         ) from error
     assert exported is not None
-    _rename_dims(exported.model.graph, model)
     return exported
+
+
+def _mark_nodes(program: torch.export.ExportedProgram, model: Traced) -> None:
+    """Note on each node of the exported program what our plans call the node it came from."""
+    ours = {
+        node.name: str(node.meta.get(NAME_KEY, name))
+        for node, name in operator_names(model.graph_module).items()
+        if node.target not in (QUANTIZE, DEQUANTIZE)
+    }
+    for node in program.graph.nodes:
+        source = node.meta.get("from_node")
+        name = ours.get(source[0].name) if source else None
+        node.meta["stack_trace"] = "" if name is None else _MARK + name
+
+
+def _name_nodes(graph: Any) -> None:
+    seen: dict[str, int] = {}
+    for node in graph:
+        note = node.metadata_props.get(_TRACE_KEY, "")
+        node.metadata_props.clear()
+        if not note.startswith(_MARK):
+            continue
+        name = note.removeprefix(_MARK).splitlines()[0]
+        node.metadata_props[NAME_KEY] = name
+        seen[name] = seen.get(name, 0) + 1
+        node.name = name if seen[name] == 1 else f"{name}~{seen[name]}"
 
 
 def _rename_dims(graph: Any, model: Traced) -> None:
@@ -114,65 +144,3 @@ def _translations() -> dict[Any, Any]:
         return op.DequantizeLinear(q, scale, zero_point, axis=axis)
 
     return {QUANTIZE: quantize, DEQUANTIZE: dequantize}
-
-
-def _name_nodes(graph: Any, model: Traced) -> None:
-    """Give ONNX nodes our names, through the graph nodes' names that the exporter keeps."""
-    ours = {node.name: name for node, name in operator_names(model.graph_module).items()}
-    seen: dict[str, int] = {}
-    for node in graph:
-        source = node.metadata_props.get("pkg.torch.onnx.fx_node", "")
-        name = ours.get(source.split(" ")[0].lstrip("%").split(":")[0].rstrip("="))
-        if name is not None:
-            node.metadata_props[NAME_KEY] = name
-            seen[name] = seen.get(name, 0) + 1
-            node.name = name if seen[name] == 1 else f"{name}~{seen[name]}"
-
-
-def _pads_into_convolutions(graph: Any) -> None:
-    import onnx_ir as ir
-
-    for node in list(graph):
-        if node.op_type != "Pad" or not _pads_zeros(node):
-            continue
-        pads = _constant(node.inputs[1])
-        readers = [usage.node for usage in node.outputs[0].uses()]
-        if pads is None or (len(node.inputs) > 3 and node.inputs[3] is not None):
-            continue
-        rank = len(pads) // 2
-        spatial = [*pads[2:rank], *pads[rank + 2 :]]
-        fits = all(reader.op_type == "Conv" for reader in readers) and min(spatial) >= 0
-        if not readers or not fits or any((*pads[:2], *pads[rank : rank + 2])):
-            continue
-        for reader in readers:
-            old = reader.attributes.get("pads")
-            own = [0] * len(spatial) if old is None else old.as_ints()
-            summed = [a + b for a, b in zip(own, spatial, strict=True)]
-            reader.attributes["pads"] = ir.AttrInt64s("pads", summed)
-            reader.attributes.pop("auto_pad", None)
-            reader.replace_input_with(0, node.inputs[0])
-        graph.remove(node, safe=True)
-
-
-def _pads_zeros(node: Any) -> bool:
-    mode = node.attributes.get("mode")
-    if mode is not None and mode.as_string() != "constant":
-        return False
-    if len(node.inputs) < 3 or node.inputs[2] is None:
-        return True
-    value = _constant(node.inputs[2])
-    return value is not None and value == [0]
-
-
-def _constant(value: Any) -> list[Any] | None:
-    tensor = getattr(value, "const_value", None)
-    if tensor is None:
-        producer = value.producer()
-        if producer is None or producer.op_type != "Constant":
-            return None
-        attribute = producer.attributes.get("value") or producer.attributes.get("value_ints")
-        if attribute is None:
-            return None
-        tensor = attribute.value
-    array = tensor.numpy() if hasattr(tensor, "numpy") else tensor
-    return [item for item in getattr(array, "reshape", lambda _: array)(-1)]

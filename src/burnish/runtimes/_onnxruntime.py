@@ -13,6 +13,7 @@ from burnish.bundle import Artifact, Options, Worker
 from burnish.graph import Traced
 from burnish.runtimes._onnx import to_onnx
 from burnish.runtimes._runtime import check_precision, missing, ports, require
+from burnish.runtimes._surgery import keep_floats, merge_pads, pool_globally
 
 FILE = "model.onnx"
 
@@ -32,7 +33,7 @@ class OnnxRuntime:
         require(self.available())
         check_precision(self.name, model, precision, ("float32", "int8"))
         folder.mkdir(parents=True, exist_ok=True)
-        to_onnx(model, folder / FILE)
+        to_onnx(model, folder / FILE, (merge_pads, pool_globally, keep_floats))
         artifact = Artifact(
             folder=folder,
             runtime=self.name,

@@ -24,6 +24,7 @@ from burnish.bundle import Artifact, Options, Worker
 from burnish.graph import Traced
 from burnish.runtimes._onnx import to_onnx
 from burnish.runtimes._runtime import check_precision, missing, ports, require
+from burnish.runtimes._surgery import drop_zero_points, merge_pads
 
 FILES = ("model.xml", "model.bin")
 
@@ -46,7 +47,7 @@ class OpenVino:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             onnx_file = Path(scratch) / "model.onnx"
-            to_onnx(model, onnx_file)
+            to_onnx(model, onnx_file, (merge_pads, drop_zero_points))
             converted = openvino.convert_model(str(onnx_file))
             fuse_quantizers(converted)
             openvino.save_model(converted, str(folder / FILES[0]), compress_to_fp16=False)

@@ -94,7 +94,8 @@ class _Kept:
     def add(self, output: Any, target: Any) -> int:
         """Take a batch in; how many samples it had."""
         if self.metric.kind == "set":
-            size = _length(output if target is None else target, self.metric)
+            size = _length(output, self.metric)
+            _same_length(size, target, self.metric)
             self.outputs.append(output)
             self.targets.append(target)
         else:
@@ -114,12 +115,6 @@ class _Kept:
             values = np.concatenate(self.values)
             return Scores(split, name, self.n, float(values.mean()), values, groups=groups)
         outputs, targets = _joined(self.outputs), _joined(self.targets)
-        got = _length(outputs, self.metric)
-        if got != self.n:
-            raise InvalidInput(
-                f"the outputs on the {split} data have {got} samples, its targets {self.n}: a set "
-                "metric needs outputs with samples along axis 0, or a list of samples"
-            )
         figure = _figure(self.metric, outputs, targets, split)
         return Scores(split, name, self.n, figure, None, outputs, targets, groups)
 
@@ -158,6 +153,15 @@ def _length(value: Any, metric: Metric) -> int:
         f"by sample, and a {type(value).__name__} holds no samples: return arrays with samples "
         "along axis 0, or a list of samples"
     )
+
+
+def _same_length(size: int, target: Any, metric: Metric) -> None:
+    wanted = size if target is None else _length(target, metric)
+    if size != wanted:
+        raise InvalidInput(
+            f"metric {metric.name!r} needs outputs with samples along axis 0, or a list of "
+            f"samples: a batch has outputs of {size} samples and targets of {wanted}"
+        )
 
 
 def _parts(value: Any) -> dict[Any, Any] | None:

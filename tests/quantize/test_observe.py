@@ -1,0 +1,142 @@
+"""Sketches: what was seen in parts is what was seen whole, and sampling costs little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from burnish.quantize._observe import (
+    NUM_BINS,
+    PER_SAMPLE,
+    THINNED,
+    Histogram,
+    channels,
+    histogram,
+    sampled,
+    thinned,
+)
+from burnish.quantize._range import choose_range
+
+FLOATS = st.floats(-1e30, 1e30, width=32)
+PARTS = st.lists(st.lists(FLOATS, min_size=1, max_size=30), min_size=1, max_size=6)
+
+
+def same(a: Histogram, b: Histogram) -> bool:
+    ends = (a.exponent, a.low, a.high) == (b.exponent, b.low, b.high)
+    return ends and np.array_equal(a.counts, b.counts)
+
+
+def merged(parts: list[list[float]]) -> Histogram:
+    result = histogram(torch.tensor(parts[0]))
+    for part in parts[1:]:
+        result = result.merged(histogram(torch.tensor(part)))
+    return result
+
+
+@given(PARTS, st.randoms(use_true_random=False))
+def test_order_and_cuts_do_not_matter(parts, random) -> None:
+    whole = histogram(torch.tensor([value for part in parts for value in part]))
+    shuffled = list(parts)
+    random.shuffle(shuffled)
+    assert same(merged(parts), whole)
+    assert same(merged(shuffled), whole)
+
+
+@given(PARTS)
+def test_counts_everything_between_the_ends(parts) -> None:
+    values = np.array([value for part in parts for value in part], np.float32)
+    seen = merged(parts)
+    assert seen.counts.sum() == len(values)
+    assert (seen.low, seen.high) == (values.min(), values.max())
+    occupied = seen.centres()[np.flatnonzero(seen.counts)]
+    slack = seen.width / 2 * (1 + 1e-6)
+    assert occupied.min() - slack <= values.min()
+    assert occupied.max() + slack >= values.max()
+    assert np.abs(values).max() <= np.ldexp(1.0, seen.exponent)
+
+
+def test_starting_with_wider_bins_is_the_same() -> None:
+    """A running histogram tells the next part how wide its bins are already."""
+    small, large = torch.randn(500) / 100, torch.randn(500) * 100
+    known = histogram(large)
+    direct = known.merged(histogram(small, floor=known.exponent))
+    assert same(direct, histogram(small).merged(known))
+
+
+def test_memory_is_bounded() -> None:
+    seen = histogram(torch.tensor([1e-3]))
+    for size in range(0, 100, 7):
+        seen = seen.merged(histogram(torch.randn(100) * 2.0**size))
+        assert len(seen.counts) == NUM_BINS
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", ["relu", "normal", "heavy"])
+def test_a_sampled_histogram_chooses_as_well(kind: str, layout) -> None:
+    """Ranges chosen from a sample of 4,096 a sample cost at most 3 % more than from all.
+
+    A row of 64 columns whose scale depends on the column: a stride that divides the row's length
+    would see one column only.
+    """
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(8, 32, 56, 64, generator=generator) * torch.linspace(0.1, 2, 64)
+    if kind == "relu":
+        x = x.relu()
+    if kind == "heavy":
+        x = x**3
+    x = x.to(memory_format=layout)
+    values = x.double().flatten()
+
+    def error(samples: int) -> float:
+        chosen = choose_range(histogram(x, samples), "squared error", symmetric=False)
+        q = (values / chosen.scale).round().add(chosen.zero_point).clamp(0, 255)
+        return float(((q - chosen.zero_point) * chosen.scale - values).square().mean())
+
+    sampled_histogram = histogram(x, 8)
+    assert sampled_histogram.counts.sum() == 8 * PER_SAMPLE < x.numel()
+    assert (sampled_histogram.low, sampled_histogram.high) == (float(x.min()), float(x.max()))
+    assert error(8) <= 1.03 * error(1000)
+
+
+def test_a_sample_is_spread_over_the_tensor() -> None:
+    """One position in each of equal stretches, always the same ones."""
+    x = torch.arange(100_000, dtype=torch.float32)
+    taken = sampled(x, 1000)
+    assert torch.equal(taken, sampled(x, 1000))
+    assert torch.equal((taken / 100).floor(), torch.arange(1000.0))
+    assert torch.equal(sampled(x, 100_000), x)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 7), 1), ((4, 6, 9), 1), ((3, 8, 5, 4), 1)])
+def test_channels_are_those_of_numpy(shape, axis) -> None:
+    x = torch.randn(shape) * 3 + 1
+    first, second = channels(x[:2], axis, extremes=True), channels(x[2:], axis, extremes=True)
+    seen = first.merged(second)
+    others = tuple(a for a in range(len(shape)) if a != axis)
+    np.testing.assert_allclose(seen.mean, x.double().mean(others), rtol=1e-5, atol=1e-6)
+    assert torch.equal(seen.low, x.amin(others))
+    assert torch.equal(seen.high, x.amax(others))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_thinned_sample_knows_the_channels(layout) -> None:
+    """Each value lies in the range of the channel it is said to come from."""
+    x = torch.rand(4, 6, 40, 40) + torch.arange(6.0).reshape(1, 6, 1, 1) * 10
+    sample = thinned(x.to(memory_format=layout), axis=1, samples=4)
+    assert torch.equal((sample.value / 10).floor(), sample.channel.float())
+    assert set(sample.channel.tolist()) == set(range(6))
+    one = thinned(x[0, :, 0, :].contiguous(), axis=0, samples=1)
+    assert torch.equal((one.value / 10).floor(), one.channel.float())
+
+
+def test_a_thinned_sample_is_bounded_and_fair() -> None:
+    x = torch.rand(4, 8, 64, 64)
+    seen = thinned(x, axis=1, samples=4)
+    for _ in range(30):
+        seen = seen.merged(thinned(x, axis=1, samples=4))
+    assert THINNED / 2 < seen.value.numel() <= THINNED
+    assert float(seen.value.mean()) == pytest.approx(0.5, abs=0.01)
+    assert torch.bincount(seen.channel).float().std() < 0.1 * THINNED / 8
