@@ -7,12 +7,14 @@ and copied, and artifacts answer in this process.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
+import json
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -124,6 +126,17 @@ class Net(nn.Module):
         return logits
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums do not depend on how many cores there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @functools.cache
 def data(split: str, n: int, noise: float = 0.5) -> Batch:
     """Images of one of four patterns under noise, and which it was."""
@@ -139,17 +152,23 @@ def batches(found: Batch, size: int = 100) -> list[Batch]:
 
 
 @functools.cache
-def trained() -> Net:
-    """Trained for a second; right nearly always."""
+def trained(biased: bool = True) -> Net:
+    """Trained for a second; right nearly always. Without biases whatever the images' reach."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         net = Net()
+    if not biased:
+        for name, parameter in net.named_parameters():
+            if name.endswith("bias"):
+                parameter.data.zero_().requires_grad_(False)
+                parameter.requires_grad_(False)
     images, labels = data("train", 512)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(40):
-        optimizer.zero_grad()
-        F.cross_entropy(net(images), labels).backward()
-        optimizer.step()
+    optimizer = torch.optim.Adam([p for p in net.parameters() if p.requires_grad], lr=0.01)
+    with one_thread():
+        for _ in range(40):
+            optimizer.zero_grad()
+            F.cross_entropy(net(images), labels).backward()
+            optimizer.step()
     return net.eval().requires_grad_(False)
 
 
@@ -209,7 +228,18 @@ def goal(
 def quietly(model: nn.Module, wanted: Goal, bench: MadeUp, folder: Path, **more: Any) -> Result:
     """`optimize` without a word."""
     console = Console(file=io.StringIO())
-    return optimize(model, wanted, bench=bench, run_folder=folder, console=console, **more)
+    with one_thread():
+        return optimize(model, wanted, bench=bench, run_folder=folder, console=console, **more)
+
+
+def keys_of(run: Path) -> list[str]:
+    """What the journal of a run folder holds, in order."""
+    return [json.loads(line)["key"] for line in (run / "journal.jsonl").read_text().splitlines()]
+
+
+def candidate(record: Mapping[str, Any], label: str) -> Any:
+    """The row of a report that has this label."""
+    return next(item for item in record["candidates"] if item["label"] == label)
 
 
 # --- exports made once, answers in this process

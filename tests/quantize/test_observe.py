@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -20,7 +23,8 @@ from burnish.quantize._observe import (
 )
 from burnish.quantize._range import choose_range
 
-FLOATS = st.floats(-1e30, 1e30, width=32)
+# Values of one tensor: within 2^80 of one another, or zero. Beyond that float32 itself underflows.
+FLOATS = st.builds(math.ldexp, st.integers(-(2**24), 2**24), st.integers(-50, 30))
 PARTS = st.lists(st.lists(FLOATS, min_size=1, max_size=30), min_size=1, max_size=6)
 
 
@@ -74,31 +78,36 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("kind", ["relu", "normal", "heavy"])
-def test_a_sampled_histogram_chooses_as_well(kind: str, layout) -> None:
-    """Ranges chosen from a sample of 4,096 a sample cost at most 3 % more than from all.
+@pytest.mark.parametrize(("kind", "bound"), [("relu", 1.06), ("normal", 1.06), ("heavy", 1.2)])
+def test_a_sampled_histogram_chooses_as_well(kind: str, bound: float, layout) -> None:
+    """From 32 samples sampled in chunks of 8, next to all of their elements.
 
-    A row of 64 columns whose scale depends on the column: a stride that divides the row's length
-    would see one column only.
+    The range costs at most 6 % more squared error, 20 % for very heavy tails, which few elements
+    make up. A row has 64 columns whose scale depends on the column: a stride that divides the row's
+    length would see one column only.
     """
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(8, 32, 56, 64, generator=generator) * torch.linspace(0.1, 2, 64)
-    if kind == "relu":
-        x = x.relu()
-    if kind == "heavy":
-        x = x**3
-    x = x.to(memory_format=layout)
-    values = x.double().flatten()
+    values, partly, fully = [], [], []
+    for _ in range(4):
+        x = torch.randn(8, 16, 56, 64, generator=generator) * torch.linspace(0.1, 2, 64)
+        x = {"relu": x.relu(), "normal": x, "heavy": x**3}[kind].to(memory_format=layout)
+        values.append(x.double().flatten())
+        partly.append(histogram(x, 8))
+        fully.append(histogram(x, 1000))
+    some, every = (
+        functools.reduce(Histogram.merged, partly),
+        functools.reduce(Histogram.merged, fully),
+    )
+    assert some.counts.sum() == 32 * PER_SAMPLE < every.counts.sum() / 3
+    assert (some.low, some.high) == (every.low, every.high)
+    assert error(torch.cat(values), some) <= bound * error(torch.cat(values), every)
 
-    def error(samples: int) -> float:
-        chosen = choose_range(histogram(x, samples), "squared error", symmetric=False)
-        q = (values / chosen.scale).round().add(chosen.zero_point).clamp(0, 255)
-        return float(((q - chosen.zero_point) * chosen.scale - values).square().mean())
 
-    sampled_histogram = histogram(x, 8)
-    assert sampled_histogram.counts.sum() == 8 * PER_SAMPLE < x.numel()
-    assert (sampled_histogram.low, sampled_histogram.high) == (float(x.min()), float(x.max()))
-    assert error(8) <= 1.03 * error(1000)
+def error(values: torch.Tensor, seen: Histogram) -> float:
+    """The mean squared error of quantizing `values` with the range chosen from `seen`."""
+    chosen = choose_range(seen, "squared error", symmetric=False)
+    q = (values / chosen.scale).round().add(chosen.zero_point).clamp(0, 255)
+    return float(((q - chosen.zero_point) * chosen.scale - values).square().mean())
 
 
 def test_a_sample_is_spread_over_the_tensor() -> None:

@@ -20,12 +20,12 @@ class Split(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, 8, 3, padding=1)
-        self.half = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.branch = nn.Conv2d(4, 4, 3, padding=1, bias=False)
         self.head = nn.Conv2d(8, 5, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         left, right = F.relu(self.stem(x)).chunk(2, dim=1)
-        joined = torch.cat([left, F.relu(self.half(right))], dim=1)
+        joined = torch.cat([left, F.relu(self.branch(right))], dim=1)
         logits: torch.Tensor = self.head(joined).mean((2, 3))
         return logits
 
@@ -62,7 +62,7 @@ class Scalars(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 6, 3, padding="same")
-        self.second = nn.Conv2d(6, 6, 4, padding="same", bias=False)
+        self.second = nn.Conv2d(6, 6, (3, 5), padding="same", bias=False)
         self.offset = nn.Parameter(torch.randn(6, 1, 1))
 
     def forward(
@@ -177,7 +177,8 @@ CORNERS = (
     _tiny("float_between", FloatBetween),
     _tiny("activations", _activations),
     _tiny(
-        "unbatched", lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)),
+        "unbatched",
+        lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 1)),
         _one_image,
     ),
     _tiny("dense", Dense),

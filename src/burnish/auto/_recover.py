@@ -102,7 +102,7 @@ def climb(
             tried[count] = workshop.build(variant)
             built = tried[count]
             state = "failed" if built is None else built.verdict["state"]
-            steps.append(f"{count} operators in float: {state}")
+            steps.append(f"{count} operator{'s' * (count != 1)} in float: {state}")
         built = tried[count]
         return built is not None and enough(built)
 

@@ -193,9 +193,10 @@ class Search:
             if not slower or len(slower) == len(trial.built.int8):
                 continue
             lost = sum(int8[name] - floats[name] for name in slower)
+            count = "1 operator is" if len(slower) == 1 else f"{len(slower)} operators are"
             self._note(
                 trial.label,
-                f"{len(slower)} operators are slower in int8 than in float "
+                f"{count} slower in int8 than in float "
                 f"({', '.join(slower[:3])}{', …' * (len(slower) > 3)}), {1e6 * lost:.0f} us "
                 "in all: tried in float",
             )

@@ -33,7 +33,8 @@ from burnish.quantize._node import (
 from burnish.quantize._policy import CONVOLUTIONS
 
 LARGEST_GAIN = 64.0
-_NEEDED_SPREAD = 1.5
+HEADROOM = 2.0
+_NEEDED_SPREAD = 2.0
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,16 @@ def depthwise_pairs(module: fx.GraphModule) -> tuple[Pair, ...]:
 def gains(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor | None:
     """k_c for each channel from its observed extremes; None where it would change too little.
 
-    A channel that never fires keeps gain 1: nothing is known of it.
+    A channel that never fires keeps gain 1: nothing is known of it. The others are lifted to half
+    of the tensor's range: a channel's observed maximum is a matter of chance, and unseen data that
+    goes beyond it must not saturate.
     """
     reach = torch.maximum(high.abs(), low.abs()).double()
     largest = reach.max()
     if largest <= 0:
         return None
-    gain = torch.where(reach > 0, largest / reach.clamp_min(1e-12), torch.ones_like(reach))
+    room = (HEADROOM * reach).clamp_min(1e-12)
+    gain = torch.where(reach > 0, largest / room, torch.ones_like(reach))
     gain = gain.clamp(1.0, LARGEST_GAIN)
     if float(gain.median()) < _NEEDED_SPREAD:
         return None

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 NUM_BINS = 8192
-PER_SAMPLE = 4096
+PER_SAMPLE = 16384
 THINNED = 1 << 16
 
 
@@ -74,7 +74,7 @@ def histogram(x: torch.Tensor, samples: int = 1, floor: int = -40) -> Histogram:
 
     `floor` is the least exponent; bins finer than 2^-40 of anything are noise.
     """
-    low, high = (float(v) for v in torch.aminmax(x))
+    low, high = (float(v) for v in torch.aminmax(_dense(x)))
     values = sampled(x, samples * PER_SAMPLE)
     largest = max(abs(low), abs(high))
     exponent = max(floor, math.frexp(largest)[1]) if largest > 0 else floor

@@ -120,6 +120,7 @@ class _Placer:
         self.nodes = [node for node in module.graph.nodes if node in self.names]
         self.computed = [n for n in self.nodes if n.op == "call_function" and is_float(n)]
         self.excluded = excluded_names([self.names[node] for node in self.computed], exclude)
+        self.bound = self._bound() if policy.outputs else set()
         self.state: dict[fx.Node, tuple[str, str]] = {}
         self.from_int8: set[fx.Node] = set()
         self.demands: dict[fx.Node, set[fx.Node]] = {}
@@ -141,6 +142,15 @@ class _Placer:
     def _is(self, node: fx.Node, *states: str) -> bool:
         return self.state.get(node, _UNDECIDED)[0] in states
 
+    def _bound(self) -> set[fx.Node]:
+        """What the quantizer behind a rectifier was to serve: without it there is no int8 kernel."""
+        found: set[fx.Node] = set()
+        for node in reversed(self.computed):
+            excluded = self.names[node] in self.excluded or node in found
+            if excluded and operator(node) in self.policy.fused and rectifies(node):
+                found |= {source for source in self._sources(node) if len(readers(source)) == 1}
+        return found
+
     # --- (1) operators with weights
 
     def _weighted(self, node: fx.Node) -> tuple[str, str]:
@@ -148,6 +158,8 @@ class _Placer:
         value = node.meta["val"]
         if self.names[node] in self.excluded:
             return FLOAT, "excluded"
+        if node in self.bound:
+            return FLOAT, "excluded with its activation"
         if isinstance(value, torch.Tensor) and value.dtype != torch.float32:
             return FLOAT, f"computes in {str(value.dtype).removeprefix('torch.')}"
         if kind in REASONS:

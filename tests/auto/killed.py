@@ -1,0 +1,110 @@
+"""Runs that are killed: `python -m tests.auto.killed RUNS EXPORTS MOMENT…`, a run for each moment.
+
+A moment is "N" (killed -9 right after the N-th line of the journal), "N.torn" (while that line is
+being written), "export:KEY" or "bundle" (with half of the files there), or several with "+" between
+them: killed, carried on and killed again. Each run has a process of its own, forked from one that
+has loaded everything and computed nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import burnish.auto._optimize as optimize
+import burnish.auto._workshop as workshop
+from burnish.recipe import Store
+from tests.auto.made_up import (
+    Exports,
+    Here,
+    MadeUp,
+    by_precision,
+    goal,
+    quietly,
+    task,
+    with_outliers_at_the_input,
+)
+
+
+def run(folder: Path) -> Any:
+    """The run that is killed; its ladder is climbed."""
+    bench = MadeUp(by_precision(2, 1))
+    return quietly(with_outliers_at_the_input(), goal(task(2)), bench, folder), bench
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Tearing:
+    """A file whose next line is cut short by death."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, data: bytes) -> int:
+        self.file.write(data[: len(data) // 2])
+        die()
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def arm(moment: str) -> None:
+    """Arrange for the death of this process."""
+    if moment == "bundle":
+        optimize.Bundle.write = die  # type: ignore[method-assign,assignment]
+    elif moment.startswith("export:"):
+        plain = workshop.export
+
+        def half(graph: Any, runtime: str, folder: Path, **settings: Any) -> Any:
+            artifact = plain(graph, runtime, folder, **settings)
+            if folder.parent.name == moment.removeprefix("export:"):
+                file = folder / artifact.files[0]
+                file.write_bytes(file.read_bytes()[:100])
+                die()
+            return artifact
+
+        workshop.export = half  # type: ignore[assignment]
+    else:
+        Store.record = _counting(*moment.partition(".")[::2])  # type: ignore[method-assign]
+
+
+def _counting(number: str, torn: str) -> Callable[[Store, str, Any], None]:
+    plain = Store.record
+
+    def record(store: Store, key: str, result: Any) -> None:
+        if torn and len(store.events()) + 1 == int(number):
+            store._handle = Tearing(store._handle)
+        plain(store, key, result)
+        if len(store.events()) == int(number):
+            die()
+
+    return record
+
+
+def main(runs: Path, exports: Path, moments: list[str]) -> None:
+    torch.set_num_threads(1)  # a pool of threads would not survive the fork
+    workshop.export = Exports(exports)  # type: ignore[assignment]
+    workshop.load = optimize.load = Here  # type: ignore[assignment]
+    for moment in moments:
+        signals = []
+        for one in moment.split("+"):
+            child = os.fork()
+            if child == 0:
+                arm(one)
+                run(runs / moment.replace(":", "-"))
+                os._exit(0)
+            signals.append(os.WTERMSIG(os.waitpid(child, 0)[1]))
+        print(moment, set(signals), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
