@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import burnish.auto._optimize
-import burnish.auto._workshop
 from tests.auto.made_up import Exports, Here
 
 
@@ -19,8 +17,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exports:
 def quick(exported: Exports, monkeypatch: pytest.MonkeyPatch) -> Exports:
     """No export is made twice, no process is started and no page is drawn."""
     exported.asked = 0
-    monkeypatch.setattr(burnish.auto._optimize, "report", lambda folder: folder / "report.html")
-    monkeypatch.setattr(burnish.auto._workshop, "export", exported)
-    monkeypatch.setattr(burnish.auto._workshop, "load", Here)
-    monkeypatch.setattr(burnish.auto._optimize, "load", Here)
+    monkeypatch.setattr("burnish.auto._optimize.report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("burnish.auto._workshop.export", exported)
+    monkeypatch.setattr("burnish.auto._workshop.load", Here)
+    monkeypatch.setattr("burnish.auto._optimize.load", Here)
     return exported

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-import burnish.auto._optimize as optimize
-import burnish.auto._workshop as workshop
 from burnish.recipe import Store
 from tests.auto.made_up import (
     Exports,
@@ -57,24 +56,23 @@ class Tearing:
         return getattr(self.file, name)
 
 
-def arm(moment: str) -> None:
+def arm(moment: str, patch: pytest.MonkeyPatch, exports: Exports) -> None:
     """Arrange for the death of this process."""
     if moment == "bundle":
-        optimize.Bundle.write = die  # type: ignore[method-assign,assignment]
+        patch.setattr("burnish.auto._optimize.Bundle.write", die)
     elif moment.startswith("export:"):
-        plain = workshop.export
 
         def half(graph: Any, runtime: str, folder: Path, **settings: Any) -> Any:
-            artifact = plain(graph, runtime, folder, **settings)
+            artifact = exports(graph, runtime, folder, **settings)
             if folder.parent.name == moment.removeprefix("export:"):
                 file = folder / artifact.files[0]
                 file.write_bytes(file.read_bytes()[:100])
                 die()
             return artifact
 
-        workshop.export = half  # type: ignore[assignment]
+        patch.setattr("burnish.auto._workshop.export", half)
     else:
-        Store.record = _counting(*moment.partition(".")[::2])  # type: ignore[method-assign]
+        patch.setattr(Store, "record", _counting(*moment.partition(".")[::2]))
 
 
 def _counting(number: str, torn: str) -> Callable[[Store, str, Any], None]:
@@ -90,16 +88,18 @@ def _counting(number: str, torn: str) -> Callable[[Store, str, Any], None]:
     return record
 
 
-def main(runs: Path, exports: Path, moments: list[str]) -> None:
+def main(runs: Path, exports: Exports, moments: list[str]) -> None:
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
-    workshop.export = Exports(exports)  # type: ignore[assignment]
-    workshop.load = optimize.load = Here  # type: ignore[assignment]
+    patch = pytest.MonkeyPatch()
+    patch.setattr("burnish.auto._workshop.export", exports)
+    for room in ("_workshop", "_optimize"):
+        patch.setattr(f"burnish.auto.{room}.load", Here)
     for moment in moments:
         signals = []
         for one in moment.split("+"):
             child = os.fork()
             if child == 0:
-                arm(one)
+                arm(one, patch, exports)
                 run(runs / moment.replace(":", "-"))
                 os._exit(0)
             signals.append(os.WTERMSIG(os.waitpid(child, 0)[1]))
@@ -107,4 +107,4 @@ def main(runs: Path, exports: Path, moments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    main(Path(sys.argv[1]), Exports(Path(sys.argv[2])), sys.argv[3:])

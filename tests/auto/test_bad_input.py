@@ -14,7 +14,7 @@ from torch import nn
 
 from burnish.auto import optimize
 from burnish.errors import BurnishError, InvalidInput, MissingExtra, Unsupported
-from burnish.goal import Budget, Goal, Inputs, Target
+from burnish.goal import Budget, Goal, Inputs, Target, Task
 from burnish.metrics import Metric, top1
 from tests.auto.made_up import (
     CLASSES,
@@ -56,6 +56,12 @@ IMAGES, LABELS = data("validation", 400)
 SPLITS = ("calibration", "validation", "test")
 
 
+def having(split: str, found: Any) -> Task:
+    """The task with another split."""
+    changes: dict[str, Any] = {split: found}
+    return task(**changes)
+
+
 def spoilt(change: Callable[[torch.Tensor], torch.Tensor], split: str) -> list[Any]:
     """A split whose second batch is changed."""
     found = batches(data(split, 400))
@@ -84,20 +90,20 @@ def test_data_that_cannot_be_used(
     tmp_path: Path, split: str, change: Callable[[torch.Tensor], torch.Tensor], said: str
 ) -> None:
     found = spoilt(change, split)
-    message = refused(InvalidInput, lambda: goal(task(**{split: found})), tmp_path)
+    message = refused(InvalidInput, lambda: goal(having(split, found)), tmp_path)
     assert f"{split} {said}" in message
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_data_that_is_empty(tmp_path: Path, split: str) -> None:
-    message = refused(InvalidInput, lambda: goal(task(**{split: []})), tmp_path)
+    message = refused(InvalidInput, lambda: goal(having(split, [])), tmp_path)
     assert message == f"the {split} data is empty: it gave no batch"
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_data_that_is_used_up_by_its_first_pass(tmp_path: Path, split: str) -> None:
     generator = (batch for batch in batches(data(split, 400)))
-    message = refused(InvalidInput, lambda: goal(task(**{split: generator})), tmp_path)
+    message = refused(InvalidInput, lambda: goal(having(split, generator)), tmp_path)
     assert f"the {split} data is a generator, used up by its first pass" in message
     assert "as a list or a DataLoader" in message
 
@@ -115,13 +121,13 @@ class Once:
 @pytest.mark.parametrize("split", SPLITS)
 def test_data_that_hides_that_it_is_used_up(tmp_path: Path, split: str) -> None:
     found = Once(batches(data(split, 400)))
-    message = refused(InvalidInput, lambda: goal(task(**{split: found})), tmp_path)
+    message = refused(InvalidInput, lambda: goal(having(split, found)), tmp_path)
     assert f"the {split} data gave batches once and none the second time" in message
 
 
 @pytest.mark.parametrize("split", ["calibration", "validation"])
 def test_data_that_is_not_given(tmp_path: Path, split: str) -> None:
-    message = refused(InvalidInput, lambda: goal(task(**{split: None})), tmp_path)
+    message = refused(InvalidInput, lambda: goal(having(split, None)), tmp_path)
     assert message == f"this needs {split} data: give Task({split}=…)"
 
 

@@ -13,7 +13,16 @@ from burnish.bundle import Bundle, Worker, verify
 from burnish.goal import Budget, Goal, Inputs, Target, Task
 from burnish.metrics import Metric, top1
 from burnish.testing import Tiny, catalogue
-from tests.auto.made_up import Exports, MadeUp, by_precision, candidate, quietly
+from tests.auto.made_up import (
+    Exports,
+    MadeUp,
+    by_precision,
+    candidate,
+    data,
+    quietly,
+    task,
+    trained,
+)
 
 FLOAT, INT8 = "onnxruntime float32, 1 thread", "onnxruntime int8, 1 thread"
 BY_NAME = {tiny.name: tiny for tiny in catalogue()}
@@ -144,7 +153,7 @@ def test_the_time_first_bundle_takes_any_batch(quick: Exports, tmp_path: Path) -
 
 
 def test_it_is_timed_at_the_batch_along_its_axis(quick: Exports, tmp_path: Path) -> None:
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
 
     class Looking(MadeUp):
         def race(self, artifacts: Any, inputs: Any, terms: Any, progress: Any) -> Any:
@@ -162,20 +171,12 @@ def test_it_is_timed_at_the_batch_along_its_axis(quick: Exports, tmp_path: Path)
 # --- metrics of other kinds, groups, hooks
 
 
-def images(**changes: Any) -> Task:
-    from tests.auto.made_up import task
-
-    return task(**changes)
-
-
 def accuracy(outputs: torch.Tensor, targets: torch.Tensor) -> float:
     return float((outputs.argmax(1) == targets).float().mean())
 
 
 def test_a_metric_of_the_whole_set(quick: Exports, tmp_path: Path) -> None:
-    from tests.auto.made_up import trained
-
-    given = wanted(images(metric=Metric("accuracy", accuracy, "set")))
+    given = wanted(task(metric=Metric("accuracy", accuracy, "set")))
     for _ in range(2):  # the second is resumed
         bench = MadeUp(by_precision(2, 1))
         record = quietly(trained(), given, bench, tmp_path / "run").report
@@ -187,12 +188,11 @@ def test_a_metric_of_the_whole_set(quick: Exports, tmp_path: Path) -> None:
 
 def test_samples_in_groups(quick: Exports, tmp_path: Path) -> None:
     """Four hundred samples of forty people are forty people."""
-    from tests.auto.made_up import trained
 
     def people(batch: Any) -> list[int]:
         return [int(1000 * image.sum()) % 40 for image in batch[0]]
 
-    given = wanted(images(groups=people), accept_undecided=False, max_drop=0.2)
+    given = wanted(task(groups=people), accept_undecided=False, max_drop=0.2)
     record = quietly(trained(), given, MadeUp(by_precision(2, 1)), tmp_path / "run").report
     found = candidate(record, INT8)
     assert found["verdict"]["n"] == 400
@@ -200,14 +200,12 @@ def test_samples_in_groups(quick: Exports, tmp_path: Path) -> None:
 
 
 def test_a_predict_hook_surrounds_the_network(quick: Exports, tmp_path: Path) -> None:
-    from tests.auto.made_up import trained
-
     def predict(run: Any, batch: Any) -> torch.Tensor:
         """Both the image and its negative, a few at a time."""
         parts = [run(part) - 0.1 * run(-part) for part in batch[0].split(30)]
         return torch.cat(parts)
 
-    given = wanted(images(predict=predict))
+    given = wanted(task(predict=predict))
     record = quietly(trained(), given, MadeUp(by_precision(2, 1)), tmp_path / "run").report
     assert record["pick"]["label"] == INT8
     # Twice as many answers as samples: whose class is whose is not known.
@@ -215,9 +213,7 @@ def test_a_predict_hook_surrounds_the_network(quick: Exports, tmp_path: Path) ->
 
 
 def test_an_example_of_one_sample(quick: Exports, tmp_path: Path) -> None:
-    from tests.auto.made_up import data, trained
-
-    given = wanted(images(inputs=Inputs(data("calibration", 64)[0][:1])))
+    given = wanted(task(inputs=Inputs(data("calibration", 64)[0][:1])))
     record = quietly(trained(), given, MadeUp(by_precision(2, 1)), tmp_path / "run").report
     assert record["pick"]["label"] == INT8
 

@@ -96,7 +96,7 @@ SLOW = {"second:conv2d": 9e-4}
 def operator_seconds(key: str) -> dict[str, float]:
     """In int8 all operators are twice as fast, but the second takes three times as long."""
     usual = dict.fromkeys(OPERATORS, 3e-4)
-    return {name: 1.5e-4 for name in usual} | SLOW if "int8" in key else usual
+    return dict.fromkeys(OPERATORS, 1.5e-4) | SLOW if "int8" in key else usual
 
 
 @pytest.mark.usefixtures("quick")
@@ -248,7 +248,7 @@ def test_whatever_the_order_the_culprits_are_found_and_no_more(
 
 @given(good=st.sets(st.frozensets(st.sampled_from("abcdef")), max_size=20))
 def test_what_is_found_is_good_however_unruly_the_world(good: set[frozenset[str]]) -> None:
-    world = World(lambda floats: floats in good, {name: 0.1 for name in "abcdef"})
+    world = World(lambda floats: floats in good, dict.fromkeys("abcdef", 0.1))
     sought = world.climb()
     assert sought.found is None or frozenset(sought.found.variant.exclude) in good
 

@@ -33,7 +33,7 @@ COMMANDS = {
 
 
 def _names(command: Any) -> list[str]:
-    shown = []
+    shown: list[Any] = []
     for parameter in command.params:
         is_option = parameter.param_type_name == "option"
         shown += parameter.opts if is_option else [parameter.metavar]

@@ -303,8 +303,9 @@ class Workshop:
         error = power = 0.0
         for mine, theirs in zip(given, wanted, strict=True):
             if theirs.is_floating_point():
-                error += float(((mine - theirs).double() ** 2).sum())
-                power += float((theirs.double() ** 2).sum())
+                finite = theirs.isfinite()  # a mask of minus infinity is the same in both
+                error += float(((mine - theirs)[finite].double() ** 2).sum())
+                power += float((theirs[finite].double() ** 2).sum())
         return error / power if power else error
 
     def _few(self, samples: int) -> tuple[torch.Tensor, ...]:

@@ -10,6 +10,7 @@ Left out: sorting and filtering. The table has some ten rows, and paper can do n
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def _render(run: Run) -> str:
 
 def _context(run: Run) -> dict[str, Any]:
     metric = scale(run)
-    ordered = in_order(run.candidates)
+    ordered = in_order(run.candidates, run.reference)
     numbers = {candidate.label: number for number, candidate in enumerate(ordered, 1)}
     failed = {c.label: c.reason or "no reason was written down" for c in ordered if c.failed}
     failed |= dict(run.failures)
@@ -105,12 +106,23 @@ def _context(run: Run) -> dict[str, Any]:
     }
 
 
-def in_order(candidates: tuple[Candidate, ...]) -> list[Candidate]:
-    """The fastest first; those without a time after them, the failed ones last."""
+def in_order(candidates: tuple[Candidate, ...], reference: str | None) -> list[Candidate]:
+    """The fastest first; those without a time after them, the failed ones last.
 
-    def place(candidate: Candidate) -> tuple[bool, bool, float]:
+    Fastest by the ratio to the reference, which was taken side by side: median times of different
+    races are of different moments on the machine. Without a ratio, by the median.
+    """
+
+    def place(candidate: Candidate) -> tuple[bool, bool, float, float]:
         p50 = candidate.latency.p50 if candidate.latency else None
-        return candidate.failed, p50 is None, p50 or 0.0
+        ratio = candidate.ratio.value if candidate.ratio else None
+        own = candidate.label == reference
+        return (
+            candidate.failed,
+            p50 is None,
+            1.0 if own else math.inf if ratio is None else ratio,
+            p50 or 0.0,
+        )
 
     return sorted(candidates, key=place)
 
@@ -147,6 +159,8 @@ def _row(candidate: Candidate, number: int, run: Run, metric: Scale) -> Row:
     ]
     n = f"n {count(quality.n)}" if quality and quality.n is not None else ""
     of = f"{count(candidate.num_int8)} of {count(candidate.num_operators)}"
+    if candidate.num_int8 == 0 and candidate.num_operators == 0 and not candidate.failed:
+        of = "none: float"
     blank = "–" if candidate.failed else "unknown"
     return Row(
         number=number,

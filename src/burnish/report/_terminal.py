@@ -105,7 +105,7 @@ def _candidates(run: Run, metric: Scale, label_width: int | None) -> Table:
     shown.add_column(metric.name, justify="right", overflow="fold")
     shown.add_column("verdict", overflow="fold", max_width=14)
     shown.add_column("MB", justify="right", overflow="fold")
-    for number, candidate in enumerate(in_order(run.candidates), 1):
+    for number, candidate in enumerate(in_order(run.candidates, run.reference), 1):
         picked = run.pick is not None and run.pick.label == candidate.label
         style = "bold" if picked else ("" if candidate.frontier else "dim")
         mark = "▶ " if picked else "= " if run.reference == candidate.label else ""
