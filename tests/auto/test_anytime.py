@@ -20,6 +20,7 @@ from tests.auto.made_up import (
     Here,
     MadeUp,
     by_precision,
+    candidate,
     goal,
     keys_of,
     quietly,
@@ -30,6 +31,8 @@ from tests.auto.made_up import (
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT, INT8 = "onnxruntime float32, 1 thread", "onnxruntime int8, 1 thread"
+# What may differ between two runs of one goal: a source tree may be committed to meanwhile.
+CHANGING = {"created", "phases", "environment"}
 
 # --- out of time
 
@@ -68,20 +71,22 @@ def test_a_later_pick_says_that_the_test_data_was_seen_before(tmp_path: Path) ->
 
 @pytest.mark.usefixtures("quick")
 def test_a_tie_is_seen_without_a_final_race(tmp_path: Path) -> None:
-    bench = MadeUp(by_precision(1.0, 0.999), noise=0.2, minutes=1)
+    bench = MadeUp(by_precision(1.0, 0.99), noise=0.2, minutes=1)
     record = quietly(trained(), goal(minutes=1.5), bench, tmp_path / "run").report
     assert "free reverts" in record["stopped"]
+    ratio = candidate(record, INT8)["ratio"]
+    assert ratio["value"] < 1 < ratio["high"]
     assert record["pick"]["label"] == FLOAT
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_allowance_covers_what_comes_before_the_search(tmp_path: Path) -> None:
-    """Answering the validation data with the float model takes longer than there is."""
+    """Checking the data takes longer than there is."""
     bench = MadeUp(by_precision(2, 1))
 
     class Slow:
         def __iter__(self) -> Any:
-            bench.clock += 60
+            bench.clock = 60
             return iter(found)
 
     found = list(task().validation or ())
@@ -139,7 +144,7 @@ def carries_on(folder: Path, result: Result, whole_bench: MadeUp) -> None:
     assert keys == keys_of(result.run_folder)
     assert len(bench.raced) == len(whole_bench.raced) - sum(k.startswith("race:") for k in done)
     assert bench.raced == whole_bench.raced[len(whole_bench.raced) - len(bench.raced) :]
-    for name in set(result.report) - {"created", "phases"}:
+    for name in set(result.report) - CHANGING:
         assert again.report[name] == result.report[name], name
     assert verify(again.bundle).ok
     assert not list(folder.glob("candidates/*/.export-*"))
@@ -151,7 +156,7 @@ def test_killed_at_several_moments(
 ) -> None:
     num = len(keys_of(whole[0].run_folder))
     assert num > 15
-    moments = ["1", "7.torn", f"{num - 3}", f"{num - 1}.torn"]
+    moments = ["7.torn", f"{num - 3}", f"{num - 1}.torn"]
     moments += ["export:onnxruntime-int8", "3.torn+9+bundle"]
     kill(exported, tmp_path, moments)
     for moment in moments:

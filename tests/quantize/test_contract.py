@@ -1,18 +1,32 @@
 """`QuantizeStatic` owes what every rewrite owes, on every model of the catalogue.
 
-The first runtime's placement is tried on all; the second's on one model for each way in which the
-two differ.
+By default one model for each way in which the two runtimes' placements differ, for the first from a
+traced model, for the second from the user's own, which `rewrite` traces again; the rest is slow.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
-from burnish.core import Choices
+import pytest
+
+from burnish.core import Candidate, Choices
+from burnish.graph import Traced
 from burnish.quantize import QuantizeStatic
 from burnish.testing import RewriteContract, Tiny, catalogue
 
-DIFFERENT = ("residual", "separable", "concat", "squeeze_excite", "attention_split", "gru")
+FEW = ("separable", "concat", "squeeze_excite", "attention_split", "gru", "shared_module")
+FEWER = ("residual", "encoder", "nested_output")
+
+
+def named(names: Iterable[str]) -> list[Tiny]:
+    return [tiny for tiny in catalogue() if tiny.name in set(names)]
+
+
+@functools.cache
+def traced(tiny: Tiny) -> Traced:
+    return tiny.trace()
 
 
 class Contract(RewriteContract):
@@ -24,14 +38,35 @@ class Contract(RewriteContract):
         return [*names, *(row["operator"] for row in plan["coverage"])]
 
 
-class TestForOnnxRuntime(Contract):
+class TestFromTraced(Contract):
     def step(self) -> QuantizeStatic:
         return QuantizeStatic("onnxruntime")
 
+    def candidate(self, tiny: Tiny) -> Candidate:
+        return Candidate(traced(tiny))
 
-class TestForOpenVino(Contract):
+    def tinies(self) -> Iterable[Tiny]:
+        return named(FEW)
+
+
+class TestFromUntraced(Contract):
     def step(self) -> QuantizeStatic:
         return QuantizeStatic("openvino", ranges="min-max", bias_correction=False, equalize=False)
 
     def tinies(self) -> Iterable[Tiny]:
-        return [tiny for tiny in catalogue() if tiny.name in DIFFERENT]
+        return named(FEWER)
+
+
+@pytest.mark.slow
+class TestForOnnxRuntime(Contract):
+    def step(self) -> QuantizeStatic:
+        return QuantizeStatic("onnxruntime", exclude=("*:linear",), ranges="min-max")
+
+    def tinies(self) -> Iterable[Tiny]:
+        return [tiny for tiny in catalogue() if "convolution" in tiny.topologies]
+
+
+@pytest.mark.slow
+class TestForOpenVino(Contract):
+    def step(self) -> QuantizeStatic:
+        return QuantizeStatic("openvino")

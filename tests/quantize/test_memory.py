@@ -1,11 +1,13 @@
 """Calibration's memory: that of inference plus the sketches, whatever the number of batches.
 
 Measured as the peak resident set of processes of their own, against one that only runs the float
-model at the same batch. The network's activations are what is large about it.
+model at the same batch. The network's activations are what is large about it. The allocator is told
+to give large blocks back at once: what it keeps otherwise differs by 25 MB from run to run.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -44,12 +46,13 @@ for line in open("/proc/self/status"):
 def peak(what: str, batches: int) -> float:
     """The peak resident set in MB."""
     command = [sys.executable, "-c", PROGRAM, what, str(batches)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144", "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=env)
     return float(done.stdout)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_data() -> None:
-    few, many, inference = peak("calibrate", 4), peak("calibrate", 32), peak("infer", 4)
-    assert many <= few + 16, f"{few:.0f} MB after 4 batches, {many:.0f} MB after 32"
+    few, many, inference = peak("calibrate", 3), peak("calibrate", 20), peak("infer", 2)
+    assert many <= few + 4, f"{few:.0f} MB after 3 batches, {many:.0f} MB after 20"
     assert many <= inference + 300, f"{many:.0f} MB, inference alone {inference:.0f} MB"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 
@@ -22,7 +23,7 @@ STATES = {"int8", "fused", "passes through", "float"}
 MODELS = {tiny.name: tiny for tiny in (*catalogue(), *CORNERS)}
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def prepared(tiny: Tiny) -> tuple[Traced, Statistics]:
     model = fold(tiny.trace())
     calls = [tiny.inputs(4, seed=seed) for seed in range(2)]
@@ -51,13 +52,10 @@ def test_any_exclusion_leaves_a_graph_that_runs(name: str) -> None:
         for _ in range(4):
             exclude = tuple(draw.sample(operators, draw.randint(1, len(operators) // 2)))
             step = QuantizeStatic(runtime, exclude=exclude)
-            try:
+            with contextlib.suppress(NoEffect):
                 choices = step.choose_from(model, statistics)
-            except NoEffect as nothing:
-                assert "excluded" in str(nothing)
-                continue
-            tiny.call(step.rewrite(model, choices), inputs)
-            assert {reasons(choices)[operator] for operator in exclude} == {"excluded"}
+                tiny.call(step.rewrite(model, choices), inputs)
+                assert {reasons(choices)[operator] for operator in exclude} == {"excluded"}
 
 
 class Block(nn.Module):
@@ -130,6 +128,8 @@ def test_other_floats_than_float32_stay() -> None:
 
 class Computed(nn.Module):
     """Weights and biases that are computed, zero, or fine."""
+
+    weight: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

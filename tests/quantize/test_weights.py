@@ -65,8 +65,8 @@ def quantize_linear(x: np.ndarray, scale: np.ndarray, axis: int) -> np.ndarray:
     graph = helper.make_graph([node], "g", ports, [result])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)])
     zero = np.zeros(scale.shape, np.int8)
-    found: np.ndarray = ReferenceEvaluator(model).run(None, {"x": x, "s": scale, "z": zero})[0]
-    return found
+    (found,) = ReferenceEvaluator(model).run(None, {"x": x, "s": scale, "z": zero})
+    return np.asarray(found)
 
 
 @pytest.mark.parametrize(("shape", "axis"), SHAPES)

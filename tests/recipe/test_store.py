@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import os
@@ -10,35 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from burnish.errors import BurnishError, Damaged, InvalidInput
 from burnish.recipe import Store
+from tests.recipe.folders import OURS, filled, lines_of, write_lines
 
-OURS = {"model": "aa", "goal": "bb"}
 SRC = Path(__file__).resolve().parents[2] / "src"
-
-
-def filled(folder: Path, keys: str = "abcde") -> Path:
-    """A closed run folder with a journal of one line for each key."""
-    with Store.open(folder, OURS) as store:
-        for number, key in enumerate(keys):
-            store.record(key, {"number": number})
-    return folder
-
-
-def lines_of(folder: Path) -> list[bytes]:
-    return (folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
-
-
-def write_lines(folder: Path, lines: list[bytes]) -> None:
-    (folder / "journal.jsonl").write_bytes(b"".join(lines))
 
 
 # --- resuming
@@ -144,87 +124,6 @@ def test_killed_while_run_json_was_written(tmp_path: Path) -> None:
     (tmp_path / "run" / ".run.json-x1y2").write_text('{"sche')
     with Store.open(tmp_path / "run", OURS) as store:
         assert store.once("a", lambda: 1) == 1
-
-
-# --- damage
-
-
-def flip(data: bytes, bit: int) -> bytes:
-    changed = bytearray(data)
-    changed[bit // 8] ^= 1 << (bit % 8)
-    return bytes(changed)
-
-
-@given(bit=st.integers(min_value=0))
-def test_any_flipped_bit_is_seen(tmp_path_factory: pytest.TempPathFactory, bit: int) -> None:
-    """A flip of the last newline looks like a kill: that line is dropped, never believed."""
-    run = filled(tmp_path_factory.mktemp("flip") / "run", "abc")
-    data = (run / "journal.jsonl").read_bytes()
-    bit %= 8 * len(data)
-    (run / "journal.jsonl").write_bytes(flip(data, bit))
-    if bit // 8 == len(data) - 1:
-        with Store.open(run, OURS) as store:
-            assert [event["key"] for event in store.events()] == ["a", "b"]
-        return
-    line = data[: bit // 8].count(b"\n") + 1
-    with pytest.raises(Damaged, match=f"line {line} of .*journal.jsonl"):
-        Store.open(run, OURS)
-
-
-def test_a_changed_figure_in_valid_json_is_damage(tmp_path: Path) -> None:
-    run = filled(tmp_path / "run")
-    lines = lines_of(run)
-    forged = lines[2].replace(b'"number":2}', b'"number":9}')
-    assert forged != lines[2]
-    json.loads(forged)
-    write_lines(run, [*lines[:2], forged, *lines[3:]])
-    with pytest.raises(Damaged, match=r"line 3 of .*delete that line and all below it"):
-        Store.open(run, OURS)
-
-
-@pytest.mark.parametrize(
-    ("change", "number"),
-    [
-        (lambda lines: [lines[0], lines[2], lines[1], *lines[3:]], 2),
-        (lambda lines: [*lines[:2], lines[1], *lines[2:]], 3),
-        (lambda lines: [*lines[:1], *lines[2:]], 2),
-        (lambda lines: [*lines[:3], b"garbage\n", *lines[3:]], 4),
-        (lambda lines: [*lines[:3], b"\xff\xfe\x00\n", *lines[3:]], 4),
-        (lambda lines: [*lines, b"\n"], 6),
-        (lambda lines: [*lines, b'"a string"\n'], 6),
-        (lambda lines: [b"\x00" * 64 + b"\n", *lines[1:]], 1),
-    ],
-    ids=["swapped", "twice", "missing", "garbage", "binary", "empty", "no object", "zeros"],
-)
-def test_damaged_lines_are_refused_by_number(tmp_path: Path, change: Any, number: int) -> None:
-    run = filled(tmp_path / "run")
-    write_lines(run, change(lines_of(run)))
-    before = (run / "journal.jsonl").read_bytes()
-    with pytest.raises(Damaged, match=f"line {number} of"):
-        Store.open(run, OURS)
-    assert (run / "journal.jsonl").read_bytes() == before
-
-
-def test_a_checksum_of_our_own_making_does_not_excuse_a_line_without_a_result(
-    tmp_path: Path,
-) -> None:
-    run = filled(tmp_path / "run", "")
-    body = '{"number":0,"at":1.0,"key":"a"}'
-    line = f'{body[:-1]},"crc":"{zlib.crc32(body.encode()):08x}"}}\n'
-    (run / "journal.jsonl").write_text(line)
-    with pytest.raises(Damaged, match="line 1 of"):
-        Store.open(run, OURS)
-
-
-def test_doing_as_the_message_says_mends_it(tmp_path: Path) -> None:
-    run = filled(tmp_path / "run")
-    lines = lines_of(run)
-    write_lines(run, [*lines[:2], b"garbage\n", *lines[3:]])
-    with pytest.raises(Damaged):
-        Store.open(run, OURS)
-    write_lines(run, lines[:2])
-    with Store.open(run, OURS) as store:
-        assert [event["key"] for event in store.events()] == ["a", "b"]
 
 
 # --- whose folder it is
@@ -382,138 +281,6 @@ def test_in_one_process_too(tmp_path: Path) -> None:
 def test_closing_lets_go(tmp_path: Path) -> None:
     Store.open(tmp_path / "run", OURS).close()
     Store.open(tmp_path / "run", OURS).close()
-
-
-# --- the disk
-
-FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-class Filling:
-    """A file on a disk that takes `room` bytes more."""
-
-    def __init__(self, file: Any, room: int) -> None:
-        self.file = file
-        self.room = room
-
-    def write(self, data: bytes) -> int:
-        taken = data[: self.room]
-        if not taken:
-            raise FULL
-        self.room -= len(taken)
-        return int(self.file.write(taken))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-
-@pytest.mark.parametrize("room", [0, 1, 30])
-def test_a_disk_that_fills_while_appending_leaves_a_readable_journal(
-    tmp_path: Path, room: int
-) -> None:
-    """Closing the folder afterwards must neither fail nor write what was refused."""
-    run = filled(tmp_path / "run", "ab")
-
-    def fill() -> None:
-        with Store.open(run, OURS) as store:
-            store._handle = Filling(store._handle, room)
-            store.record("c", {"number": 2})
-
-    with pytest.raises(BurnishError, match=r"No space left on device.*make room"):
-        fill()
-    with Store.open(run, OURS) as store:
-        assert [event["key"] for event in store.events()] == ["a", "b"]
-        store.record("c", {"number": 2})
-    with Store.open(run, OURS) as store:
-        assert store.find("c") == {"number": 2}
-
-
-def test_a_disk_that_takes_a_line_in_pieces(tmp_path: Path) -> None:
-    class Slow(Filling):
-        def write(self, data: bytes) -> int:
-            return int(self.file.write(data[:7]))
-
-    with Store.open(tmp_path / "run", OURS) as store:
-        store._handle = Slow(store._handle, 0)
-        store.record("a", {"text": "x" * 100})
-    with Store.open(tmp_path / "run", OURS) as store:
-        assert store.find("a") == {"text": "x" * 100}
-
-
-def test_a_disk_that_fails_while_flushing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = filled(tmp_path / "run", "ab")
-
-    def full(_: int) -> None:
-        raise FULL
-
-    with Store.open(run, OURS) as store:
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "fsync", full)
-            with pytest.raises(BurnishError, match="No space left"):
-                store.record("c", 1)
-        store.record("c", 2)
-    with Store.open(run, OURS) as store:
-        assert store.find("c") == 2
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
-    with Store.open(tmp_path / "run", OURS) as store:
-        store.record("a", 1)
-        kept = store._handle
-        with open("/dev/full", "a+b", buffering=0) as full:
-            store._handle = full
-            with pytest.raises(BurnishError, match="No space left"):
-                store.record("b", 2)
-        store._handle = kept
-        store.record("b", 2)
-    with Store.open(tmp_path / "run", OURS) as store:
-        assert [event["key"] for event in store.events()] == ["a", "b"]
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise FULL
-
-    with Store.open(tmp_path / "run", OURS) as store:
-        store.write("report.json", "old")
-        for name in ("replace", "fsync"):
-            with monkeypatch.context() as patched:
-                patched.setattr(os, name, full)
-                with pytest.raises(BurnishError, match=r"report\.json: No space left"):
-                    store.write("report.json", "new")
-        assert (store.folder / "report.json").read_text() == "old"
-        left = {path.name for path in store.folder.iterdir()}
-    assert left == {"run.json", "journal.jsonl", "report.json"}
-
-
-def test_a_disk_that_is_full_from_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> None:
-        raise FULL
-
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "replace", full)
-        with pytest.raises(BurnishError, match=r"run\.json: No space left"):
-            Store.open(tmp_path / "run", OURS)
-    with Store.open(tmp_path / "run", OURS) as store:
-        store.record("a", 1)
-
-
-def test_a_folder_for_a_candidate_on_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise FULL
-
-    with Store.open(tmp_path / "run", OURS) as store:
-        assert store.candidate("key").is_dir()
-        monkeypatch.setattr(Path, "mkdir", full)
-        with pytest.raises(BurnishError, match="candidates/other: No space left"):
-            store.candidate("other")
 
 
 def test_a_run_folder_may_be_moved(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def seconds_by_operator(times: Sequence[OpTime], rows: Sequence[Coverage]) -> di
 
 
 def _derived(kernel: str, name: str) -> bool:
-    return kernel.startswith(name) and kernel[len(name)] in "_/~."
+    return kernel.startswith(name) and kernel[len(name)] in "_/~.:"
 
 
 def slower_in_int8(

@@ -175,7 +175,7 @@ def _corrections(
         rounded = round_weight(weight, scale, axis).double() * along(scale, weight, axis)
         shift = bias_shift(weight, rounded, means[name], operator(node), groups)
         old = torch.zeros_like(shift) if bias is None else bias.double()
-        corrected[f"bias:{name}"] = (old - shift).float()
+        corrected[f"bias:{name}"] = (old - shift).float().detach()
     return corrected
 
 

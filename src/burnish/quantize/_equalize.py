@@ -3,10 +3,11 @@
 A depthwise convolution's activations are quantized per tensor, because that is what runs in int8.
 Its channels are independent, though, so channel c of the producer may be multiplied by k_c and the
 depthwise weights of c divided by it without changing the function. Both weights are quantized per
-output channel, so neither loses anything, and small channels get the whole grid: k_c lifts each
-channel's observed maximum to the tensor's. ReLU commutes with it. ReLU6 does too, in effect: every
-lifted channel stays below the tensor's own maximum, which is at most 6, so the quantizer that
-follows saturates where the lifted clip would have or earlier, and a plain ReLU stands in for it.
+output channel, so neither loses anything, and small channels get a fair share of the grid: k_c
+lifts each channel's observed maximum to half of the tensor's (`HEADROOM`). ReLU commutes with it.
+ReLU6 does too, in effect: every lifted channel stays below the tensor's own maximum, which is at
+most 6, so the quantizer that follows saturates where the lifted clip would have or earlier, and a
+plain ReLU stands in for it.
 
 After Meller et al. 2019 and Nagel et al. 2019 (cross-layer equalization), restricted to the pairs
 where nothing has to be traded off.

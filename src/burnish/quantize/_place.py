@@ -143,7 +143,7 @@ class _Placer:
         return self.state.get(node, _UNDECIDED)[0] in states
 
     def _bound(self) -> set[fx.Node]:
-        """What the quantizer behind a rectifier was to serve: without it there is no int8 kernel."""
+        """What an excluded rectifier was fused with: its kernel needs the quantizer behind."""
         found: set[fx.Node] = set()
         for node in reversed(self.computed):
             excluded = self.names[node] in self.excluded or node in found

@@ -101,6 +101,10 @@ def _name_nodes(graph: Any) -> None:
         node.metadata_props[NAME_KEY] = name
         seen[name] = seen.get(name, 0) + 1
         node.name = name if seen[name] == 1 else f"{name}~{seen[name]}"
+        for index, value in enumerate(node.outputs):
+            # onnxruntime calls the nodes it makes after the values they give.
+            if value not in graph.outputs:
+                value.name = f"{node.name}:{index}"
 
 
 def _rename_dims(graph: Any, model: Traced) -> None:
