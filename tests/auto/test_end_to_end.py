@@ -325,3 +325,24 @@ def test_a_model_in_train_mode_is_optimized_as_it_would_be_used(tmp_path: Path) 
     finally:
         net.eval()
     assert result.report["pick"]["state"] == "verified"
+
+
+@pytest.mark.slow
+def test_on_the_real_clock(tmp_path: Path) -> None:
+    """Whatever is faster here: the pick is verified, and its ratio is what the last race found."""
+    result = optimize(
+        trained(),
+        goal(minutes=2.0),
+        run_folder=tmp_path / "run",
+        console=Console(file=io.StringIO()),
+    )
+    record = result.report
+    assert record["failures"] == []
+    assert record["pick"]["state"] == "verified"
+    picked = candidates(record)[record["pick"]["label"]]
+    assert picked["ratio"]["low"] <= 1.0 <= picked["ratio"]["high"] or picked["ratio"]["high"] < 1
+    assert picked["memory_mb"] > 10
+    assert picked["load_s"] > 0
+    assert {phase["name"] for phase in record["phases"]} == {
+        "float baselines", "static int8", "free reverts", "recovery", "finalists",
+    }  # fmt: skip

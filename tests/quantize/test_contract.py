@@ -60,7 +60,7 @@ class TestFromUntraced(Contract):
 @pytest.mark.slow
 class TestForOnnxRuntime(Contract):
     def step(self) -> QuantizeStatic:
-        return QuantizeStatic("onnxruntime", exclude=("*:linear",), ranges="min-max")
+        return QuantizeStatic("onnxruntime", ranges="min-max")
 
     def tinies(self) -> Iterable[Tiny]:
         return [tiny for tiny in catalogue() if "convolution" in tiny.topologies]
