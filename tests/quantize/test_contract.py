@@ -16,8 +16,8 @@ from burnish.graph import Traced
 from burnish.quantize import QuantizeStatic
 from burnish.testing import RewriteContract, Tiny, catalogue
 
-FEW = ("separable", "concat", "squeeze_excite", "attention_split", "gru", "shared_module")
-FEWER = ("residual", "encoder", "nested_output")
+FEW = ("separable", "concat", "squeeze_excite", "attention_split", "gru")
+FEWER = ("encoder", "nested_output")
 
 
 def named(names: Iterable[str]) -> list[Tiny]:
