@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # room: the rooms it may import. Every row but the first has `errors` too; "*" is every room above.
 ROWS = {
     "errors": "",
+    "files": "",
     "metrics": "",
     "goal": "metrics",
     "core": "goal metrics",
@@ -45,6 +46,9 @@ ROWS = {
 # Where practice went past the design's table: (room, the room it imports besides): why.
 AMENDED = {
     ("bench", "bundle"): "races the very workers that ship; they live with the artifact",
+    ("bundle", "files"): "manifests and programs are written whole or not at all",
+    ("recipe", "files"): "so are histories and run records",
+    ("report", "files"): "and pages",
     ("bundle", "graph"): "a worker whose program uses our operators registers them (eager only)",
     ("demo", "goal"): "a task cannot be stated without Task and Budget",
     ("demo", "metrics"): "nor without its metric",
@@ -72,7 +76,7 @@ MORE_NAMES = {
 }
 
 # Torch may be missing, or costs a second: these never import it, those only inside a function.
-NEVER_TORCH = ("errors", "hardware", "report", "cli", "")
+NEVER_TORCH = ("errors", "files", "hardware", "report", "cli", "")
 LATE_TORCH = ("bundle",)
 
 

@@ -19,8 +19,6 @@ import copy
 import importlib
 import io
 import json
-import os
-import tempfile
 import time
 import zipfile
 from collections import defaultdict
@@ -34,6 +32,7 @@ from burnish.bundle._archive import GRAPH, check_archive
 from burnish.bundle._artifact import Artifact, OpTime
 from burnish.bundle._record import Json
 from burnish.errors import Damaged, Unsupported
+from burnish.files import replacing
 
 _WARMUP = 2
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -55,10 +54,7 @@ def save_program(program: Any, path: Path) -> None:
     bare._guards_code = []
     buffer = io.BytesIO()
     torch.export.save(bare, buffer)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".pt2")
-    os.close(handle)
-    unfinished = Path(name)
-    try:
+    with replacing(path) as unfinished:
         _rewrite(buffer, unfinished)
         try:
             check_archive(unfinished)
@@ -66,10 +62,6 @@ def save_program(program: Any, path: Path) -> None:
             raise Unsupported(
                 f"this program cannot be stored for the eager runtime: {error}"
             ) from None
-        os.replace(unfinished, path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _rewrite(source: io.BytesIO, target: Path) -> None:

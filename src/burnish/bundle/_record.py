@@ -3,8 +3,7 @@
 Everything a folder of ours says about itself may have been truncated, edited, or made by somebody
 hostile. So a record is read key by key with its type (a missing or surplus key is `Damaged`, not a
 default), and a file name it holds must stay inside the folder: relative, no `..`, no drive, no
-symbolic link that leads out. Files are written beside their place and renamed over it, so that a
-full disk or a kill leaves the old file or none, never half of one.
+symbolic link that leads out.
 
 Left out: a schema library. Six functions do what we need and keep the room free of dependencies.
 """
@@ -13,13 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias, TypeVar
 
 from burnish.errors import BurnishError, Damaged, InvalidInput
+from burnish.files import write_text
 
 Json: TypeAlias = Any  # whatever json.loads gives
 T = TypeVar("T")
@@ -41,16 +39,7 @@ def read_json(path: Path) -> dict[str, Json]:
 def write_json(path: Path, record: Json) -> None:
     """Write `record` to `path` in one step: readers see the old file or the new one."""
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text(path, text)
 
 
 def only(record: Mapping[str, Json], keys: Collection[str], where: str) -> None:

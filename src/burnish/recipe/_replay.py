@@ -19,7 +19,7 @@ from torch import nn
 
 from burnish.core import Applied, Choices, Rewrite, tensor_hash
 from burnish.errors import Damaged, InvalidInput
-from burnish.recipe._store import write_whole
+from burnish.files import write_text
 
 HISTORY, TENSORS = "history.json", "weights.safetensors"
 _UNREADABLE = (
@@ -74,7 +74,7 @@ def save_history(folder: Path, history: Sequence[Applied]) -> None:
         safetensors.torch.save_file(tensors, str(folder / TENSORS))
     except safetensors.SafetensorError as error:
         raise OSError(f"{error}") from error
-    write_whole(folder / HISTORY, json.dumps([applied.to_json() for applied in history]))
+    write_text(folder / HISTORY, json.dumps([applied.to_json() for applied in history]))
 
 
 def load_history(folder: Path) -> tuple[Applied, ...]:

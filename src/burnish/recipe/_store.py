@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from burnish.errors import BurnishError, Damaged, InvalidInput
+from burnish.files import write_text
 
 SCHEMA = 1
 RUN, JOURNAL = "run.json", "journal.jsonl"
@@ -146,28 +146,13 @@ class Store:
         """Write a file of the folder, whole or not at all."""
         path = self.folder / name
         with self.writing(path):
-            write_whole(path, text)
+            write_text(path, text)
         return path
 
     @staticmethod
     def writing(path: Path) -> contextlib.AbstractContextManager[None]:
         """While this is entered, what the disk refuses is a BurnishError that names `path`."""
         return _disk(path)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file by renaming a finished one into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
 
 
 @contextlib.contextmanager
@@ -192,7 +177,7 @@ def _claim(folder: Path, identity: dict[str, Any]) -> None:
         raise InvalidInput(f"{folder} is not empty and is no run folder: name another one")
     with _disk(run):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(run, json.dumps({"schema": SCHEMA, "identity": identity}, indent=1))
+        write_text(run, json.dumps({"schema": SCHEMA, "identity": identity}, indent=1))
 
 
 def _check(folder: Path, identity: dict[str, Any]) -> None:

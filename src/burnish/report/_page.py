@@ -11,13 +11,12 @@ Left out: sorting and filtering. The table has some ten rows, and paper can do n
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from burnish.errors import InvalidInput
+from burnish.files import write_text
 from burnish.report._figure import drawable, figure, limit
 from burnish.report._record import Candidate, Run, read
 from burnish.report._sentences import coverage, headline, not_tried, raced
@@ -59,7 +58,7 @@ def report(run_folder: Path, out: Path | None = None) -> Path:
         path = path / FILE
     if not path.parent.is_dir():
         raise InvalidInput(f"cannot write {path}: there is no folder {path.parent}")
-    _write(path, page)
+    write_text(path, page)
     return path
 
 
@@ -214,15 +213,3 @@ def _footprint(candidate: Candidate) -> tuple[str, ...]:
     if candidate.load_s is not None:
         parts.append(f"loads in {significant(candidate.load_s)} s")
     return tuple(parts)
-
-
-def _write(path: Path, page: str) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
