@@ -112,6 +112,20 @@ def int8(label: str, p50: float, ratio: float, /, **changes: Any) -> Json:
     return candidate(label, p50, ratio, **(made | changes))
 
 
+def sensitivity() -> list[Json]:
+    """What each convolution of that network costs alone; no metric was asked for one of them."""
+    parts = [f"blocks.{block}.{part}" for block in range(16) for part in ("expand", "depthwise")]
+    return [
+        {
+            "operator": name,
+            "kind": "conv2d",
+            "output_error": 0.004 / (1 + index),
+            "metric_change": None if index == 3 else -0.001 / (1 + index),
+        }
+        for index, name in enumerate(parts)
+    ]
+
+
 def coverage(num_reverted: int = 0) -> list[Json]:
     """67 operators of a network of inverted residuals."""
     operators = []
@@ -250,6 +264,7 @@ def good() -> Json:
             "openvino mixed, 2 threads": coverage(4),
             UNTOLD: coverage(),
         },
+        "sensitivity": {PICK: sensitivity()},
         "recovery": [
             {
                 "label": "openvino mixed, 2 threads",
@@ -335,6 +350,7 @@ def sad() -> Json:
         "stopped": None,
         "failures": None,
         "coverage": None,
+        "sensitivity": None,
         "recovery": None,
         "phases": [{"name": "float baselines", "seconds": None}],
         "notes": None,

@@ -75,6 +75,19 @@ def test_every_section_is_there_and_honest(good: Path) -> None:
         assert candidate["label"] in told
 
 
+def test_what_each_operator_costs_alone_is_shown_the_worst_first(good: Path) -> None:
+    told = words(good.read_text(encoding="utf-8"))
+    costs = told[told.index("costs alone") : told.index("What was not tried")]
+    assert costs.index("blocks.0.expand") < costs.index("blocks.0.depthwise")
+    assert "blocks.0.expand conv2d 0.00400 −0.10 points" in costs
+    assert "2 more, " in costs
+    assert "blocks.15.depthwise" not in costs
+
+
+def test_without_sensitivities_their_section_is_left_out(tmp_path: Path) -> None:
+    assert "costs alone" not in words(page(runs.good() | {"sensitivity": None}, tmp_path))
+
+
 def test_candidates_with_the_same_coverage_share_a_table(good: Path) -> None:
     html = good.read_text(encoding="utf-8")
     assert html.count("<details>") == 2

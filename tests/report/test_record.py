@@ -56,6 +56,7 @@ def test_a_later_schema_is_told_from_damage() -> None:
         ({"candidates": [{"label": "a", "accepted": "no"}]}, "accepted"),
         ({"candidates": [{"label": "a", "size_mb": True}]}, "size_mb"),
         ({"coverage": {"a": "all"}}, r"coverage\.a"),
+        ({"sensitivity": {"a": 1}}, r"sensitivity\.a"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_damage_and_its_place_is_told(

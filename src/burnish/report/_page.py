@@ -18,7 +18,7 @@ from typing import Any
 from burnish.errors import InvalidInput
 from burnish.files import write_text
 from burnish.report._figure import drawable, figure, limit
-from burnish.report._record import Candidate, Run, read
+from burnish.report._record import Candidate, Run, Sensitive, read
 from burnish.report._sentences import coverage, headline, not_tried, raced
 from burnish.report._words import (
     Scale,
@@ -95,6 +95,9 @@ def _context(run: Run) -> dict[str, Any]:
         "failed": failed,
         "undrawn": undrawn,
         "coverage": coverage(run),
+        "sensitivity": [
+            (label, _sensitive(rows, metric)) for label, rows in run.sensitivity.items()
+        ],
         "steps": picked.steps if picked else (),
         "goal": flatten(run.goal),
         "environment": flatten(run.environment),
@@ -178,6 +181,35 @@ def _row(candidate: Candidate, number: int, run: Run, metric: Scale) -> Row:
         size_notes=_footprint(candidate),
         coverage=of if candidate.num_int8 is not None else blank,
     )
+
+
+MOST = 30  # operators whose sensitivity is shown; the rest are summed up in a line
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What each operator costs alone, the worst first: name, kind, error, metric, length."""
+
+    rows: tuple[tuple[str, str, str, str, float], ...]
+    rest: str
+
+
+def _sensitive(rows: tuple[Sensitive, ...], metric: Scale) -> Bars:
+    worst = sorted(rows, key=lambda one: -one.error)
+    largest = worst[0].error if worst else 0.0
+    shown = tuple(
+        (
+            one.operator,
+            one.kind,
+            significant(one.error),
+            "" if one.change is None else metric.change(one.change),
+            100 * one.error / largest if largest > 0 else 0.0,
+        )
+        for one in worst[:MOST]
+    )
+    rest = sum(one.error for one in worst[MOST:])
+    hidden = len(worst) - MOST
+    return Bars(shown, f"{hidden} more, {significant(rest)} in all" if hidden > 0 else "")
 
 
 def _verdict_notes(candidate: Candidate, metric: Scale) -> tuple[str, ...]:

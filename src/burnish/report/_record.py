@@ -122,6 +122,16 @@ class Operator:
 
 
 @dataclass(frozen=True)
+class Sensitive:
+    """What one operator in int8 costs alone: a share of the outputs' power, and of the metric."""
+
+    operator: str
+    kind: str
+    error: float
+    change: float | None
+
+
+@dataclass(frozen=True)
 class Run:
     """All that a report tells."""
 
@@ -137,6 +147,7 @@ class Run:
     stopped: str | None
     failures: tuple[tuple[str, str], ...]
     coverage: Mapping[str, tuple[Operator, ...]]
+    sensitivity: Mapping[str, tuple[Sensitive, ...]]
     recovery: tuple[tuple[str, str], ...]
     phases: tuple[tuple[str, float | None], ...]
     notes: tuple[str, ...]
@@ -261,6 +272,7 @@ def parse(record: Any, where: str = FILE) -> Run:
             (one.needed("label"), one.text("reason") or "") for one in node.children("failures")
         ),
         coverage=_coverage(node.child("coverage")),
+        sensitivity=_sensitivity(node.child("sensitivity")),
         recovery=tuple(
             (one.text("label") or "", one.text("what") or "") for one in node.children("recovery")
         ),
@@ -361,6 +373,23 @@ def _coverage(node: Node | None) -> dict[str, tuple[Operator, ...]]:
                 one.text("kind") or "unknown",
                 one.text("state") or "unknown",
                 one.text("reason") or "no reason was written down",
+            )
+            for one in node.children(label)
+        )
+        for label in node.value
+    }
+
+
+def _sensitivity(node: Node | None) -> dict[str, tuple[Sensitive, ...]]:
+    if node is None:
+        return {}
+    return {
+        label: tuple(
+            Sensitive(
+                one.text("operator") or "unnamed",
+                one.text("kind") or "unknown",
+                one.number("output_error") or 0.0,
+                one.number("metric_change"),
             )
             for one in node.children(label)
         )
