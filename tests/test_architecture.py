@@ -69,10 +69,10 @@ MORE_NAMES = {
     "errors": (9, "one class for each thing a caller may want to catch"),
     "bundle": (11, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
     "core": (10, "Applied is what a history is made of; hashes and settings are its identity"),
-    "graph": (21, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
+    "graph": (27, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (8, "a race, its parts, and the measurements made of it"),
-    "quantize": (7, "calibration is shared between the candidates of a search, so it has a name"),
+    "quantize": (28, "five steps and their functions, tensors, observers, and three ways to look"),
 }
 
 # Torch may be missing, or costs a second: these never import it, those only inside a function.

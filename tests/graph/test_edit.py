@@ -10,13 +10,13 @@ from burnish.graph import (
     Traced,
     add_tensor,
     finish,
-    module_path,
     operator,
     operator_names,
     set_weight,
     tensor_of,
     trace,
 )
+from burnish.graph._edit import module_path
 from burnish.testing import Tiny
 from tests.graph import models
 

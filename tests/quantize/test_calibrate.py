@@ -19,6 +19,7 @@ TINIES = {tiny.name: tiny for tiny in catalogue()}
 def assert_same(mine: Statistics, theirs: Statistics) -> None:
     """Equal up to rounding: of sums, and of values that a batch's size made round otherwise."""
     assert mine.num_samples == theirs.num_samples
+    assert [row.key for row in mine.sample.rows] == [row.key for row in theirs.sample.rows]
     assert mine.histograms.keys() == theirs.histograms.keys()
     for name, a in mine.histograms.items():
         b = theirs.histograms[name]
@@ -53,6 +54,46 @@ def test_order_and_batches_do_not_matter(name: str) -> None:
     assert_same(calibrate(model, alone), wanted)
     assert_same(calibrate(model, [whole]), wanted)
     assert_same(calibrate(model, calls[:1]).merged(calibrate(model, calls[1:])), wanted)
+
+
+def test_moving_averages_are_over_samples_and_do_not_depend_on_batches() -> None:
+    """Sequence-first values too, whose batch axis is the second."""
+    model = fold(TINIES["gru"].trace())
+    call = TINIES["gru"].inputs(20, seed=0)
+    tensors = flatten_call(call.args, call.kwargs)
+    axes = [slot.shape.index("batch") for slot in model.inputs]
+    alone = [
+        tuple(t.narrow(axis, i, 1) for t, axis in zip(tensors, axes, strict=True))
+        for i in range(20)
+    ]
+    whole, single = calibrate(model, [tensors]), calibrate(model, alone)
+    for name, seen in whole.histograms.items():
+        theirs = single.histograms[name].average
+        assert seen.average.num == theirs.num == 20, name
+        assert (seen.average.low, seen.average.high) == pytest.approx(
+            (theirs.low, theirs.high), rel=1e-4, abs=1e-6
+        )
+
+
+def test_recurrent_layers_have_their_input_and_output_watched() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.LSTM(6, 8, 2, batch_first=True)
+            self.second, self.head = nn.GRU(8, 5), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y, _ = self.first(x)
+            z, _ = self.second(y.transpose(0, 1))
+            out: torch.Tensor = self.head(z[-1])
+            return out
+
+    x = torch.randn(6, 7, 6)
+    seen = calibrate(folded(Net(), x), [(x,)]).histograms
+    assert {"input:0", "first:getitem", "transpose", "second:getitem"} <= seen.keys()
+    assert seen["input:0"].high == float(x.max())
+    # All that an LSTM hands on is a tanh times a sigmoid.
+    assert 0 < seen["first:getitem"].high < 1
 
 
 def test_a_generator_will_do_and_watch_sees_it() -> None:
@@ -112,8 +153,10 @@ def test_a_model_that_overflows_is_refused_by_the_value() -> None:
             y: torch.Tensor = self.second((self.first(x) * 1e3).exp())
             return y
 
+    model = folded(Overflowing(), torch.randn(4, 4))
+    both = torch.tensor([[1e4], [-1e4]]).expand(2, 4)  # whatever the weights' signs
     with pytest.raises(InvalidInput, match="value of exp is not finite"):
-        calibrate(folded(Overflowing(), torch.randn(4, 4)), [(torch.ones(4, 4) * 1e4,)])
+        calibrate(model, [(both,)])
 
 
 def test_a_larger_batch_than_traced_is_cut_and_all_of_it_seen() -> None:

@@ -51,7 +51,7 @@ class TestFromTraced(Contract):
 
 class TestFromUntraced(Contract):
     def step(self) -> QuantizeStatic:
-        return QuantizeStatic("openvino", ranges="min-max", bias_correction=False, equalize=False)
+        return QuantizeStatic("openvino", ranges="min-max", bias_correction="none", equalize=False)
 
     def tinies(self) -> Iterable[Tiny]:
         return named(FEWER)

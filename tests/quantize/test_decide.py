@@ -12,8 +12,8 @@ from burnish.core import Choices
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, operator_names, tensor_of
 from burnish.quantize import QuantizeStatic
-from burnish.quantize._decide import gained
 from burnish.quantize._equalize import LARGEST_GAIN, depthwise_pairs, gains
+from burnish.quantize._insert import gained
 from tests.quantize.quick import folded, quantized, seen
 
 RUNTIMES = ("onnxruntime", "openvino")
@@ -47,7 +47,7 @@ def test_bias_correction_takes_the_mean_error_of_rounded_weights_off(layer, runt
     x = torch.rand(256, 6, *[3] * (layer.weight.dim() - 2), generator=generator) + 4
     model = folded(layer, x)
     statistics = seen(model, (x,))
-    _, plain = quantized(model, statistics, runtime, bias_correction=False)
+    _, plain = quantized(model, statistics, runtime, bias_correction="none")
     _, choices = quantized(model, statistics, runtime)
     (name,) = plain.plan["operators"]
     weight = layer.weight.detach().double()
@@ -77,7 +77,7 @@ def test_bias_correction_reduces_the_mean_error_of_a_network(runtime: str) -> No
     x = torch.rand(64, 6, 5, 5, generator=generator) + 3
     model = folded(net, x)
     statistics = seen(model, (x,))
-    off, _ = quantized(model, statistics, runtime, bias_correction=False)
+    off, _ = quantized(model, statistics, runtime, bias_correction="none")
     on, _ = quantized(model, statistics, runtime)
     assert mean_error(on, model, x).norm() < 0.3 * mean_error(off, model, x).norm()
 

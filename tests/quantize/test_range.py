@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.quantize._observe import Histogram, histogram
-from burnish.quantize._range import LEVELS, Params, choose_range, params
+from burnish.quantize._range import LEVELS, METHODS, Params, choose_range, params
 
 COUNT = 20_000
 SHRINKS = np.linspace(0.05, 1.0, 40)
@@ -82,7 +82,7 @@ def test_min_max_covers_what_was_seen() -> None:
 @given(
     low=st.floats(-(2.0**127), 2.0**127, width=32),
     high=st.floats(-(2.0**127), 2.0**127, width=32),
-    method=st.sampled_from(["squared error", "min-max"]),
+    method=st.sampled_from(METHODS),
     symmetric=st.booleans(),
 )
 def test_zero_is_exact_and_the_scale_usable(low, high, method, symmetric) -> None:
@@ -95,7 +95,7 @@ def test_zero_is_exact_and_the_scale_usable(low, high, method, symmetric) -> Non
     assert np.finfo(np.float32).tiny <= chosen.scale < np.inf
 
 
-@pytest.mark.parametrize("method", ["squared error", "min-max"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("value", [0.0, 3.0, -3.0, 1e-6, -1e-6, 1e30, 3e38])
 def test_a_constant_comes_back(value: float, symmetric: bool, method) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
+from burnish.core import settings_of
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Inputs
 from burnish.graph import DEQUANTIZE, QUANTIZE, flatten
-from burnish.quantize import QuantizeStatic, quantize_static
+from burnish.quantize import QuantizeStatic, Weights, quantize_static
 from burnish.testing import batches, catalogue
 
 TINIES = {tiny.name: tiny for tiny in catalogue()}
@@ -57,10 +61,41 @@ def test_the_model_and_its_mode_are_left_alone() -> None:
 def test_no_data_and_bad_settings_are_refused() -> None:
     with pytest.raises(InvalidInput, match="empty"):
         quantize_static(nn.Linear(4, 3), [])
-    with pytest.raises(InvalidInput, match="'squared error', 'min-max'"):
-        QuantizeStatic(ranges="entropy")  # type: ignore[arg-type]
     with pytest.raises(NoEffect, match="normalisation"):
         quantize_static(nn.LayerNorm(4), [torch.randn(3, 4)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ranges": "median"}, "'squared error', 'min-max'"),
+        ({"bias_correction": True}, "'fast', 'sequential', 'none'"),
+        ({"exclude": "layer"}, "a tuple"),
+        ({"weights": {"bits": 9}}, "from 2 to 8"),
+        ({"weights": {"bits": True}}, "from 2 to 8"),
+        ({"weights": {"rounding": "stochastic"}}, "'nearest', 'learned'"),
+        ({"weights": {"half_range": "last"}}, "'none', 'first', 'all'"),
+        ({"weights": {"groups": 2}}, "bits, rounding, half_range"),
+        ({"weights": 4}, "bits, rounding, half_range"),
+    ],
+)
+def test_settings_that_are_not_known_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        QuantizeStatic(**settings)
+
+
+def test_settings_survive_json() -> None:
+    step = QuantizeStatic(
+        "openvino",
+        "per layer",
+        "sequential",
+        False,
+        ("0", "*.head"),
+        Weights(4, "learned", "all"),
+        ("attention",),
+    )
+    assert QuantizeStatic(**json.loads(json.dumps(settings_of(step)))) == step
+    assert QuantizeStatic(weights={"bits": 4}).weights == Weights(4)  # type: ignore[arg-type]
 
 
 def test_what_is_stored_is_integers() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from burnish.quantize._bias import bias_shift
 from burnish.quantize._weights import (
     INT32,
     along,
-    bias_shift,
     round_bias,
     round_weight,
     weight_scales,

@@ -54,6 +54,7 @@ def plain_name(name: str) -> str:
 def is_int8(kind: str) -> bool:
     """Whether a node of that kind computes on integers, by the runtimes' own words."""
     onnxruntime = kind.startswith(("QLinear", "QGemm", "MatMulIntegerToFloat"))
+    onnxruntime = onnxruntime or kind == "DynamicQuantizeLSTM"
     return onnxruntime or kind.lower().endswith(("_i8", "_u8"))
 
 

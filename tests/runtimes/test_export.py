@@ -57,7 +57,7 @@ def test_a_missing_runtime_says_how_to_get_it(name, linear, tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("eager", "int8"), ("eager", "bfloat16"), ("onnxruntime", "bfloat16"), ("openvino", "int4")],
+    [("eager", "int8"), ("eager", "int4"), ("onnxruntime", "bfloat16"), ("openvino", "int4")],
 )
 def test_precisions_a_runtime_has_not_are_refused(name, precision, linear, tmp_path) -> None:
     with pytest.raises(Unsupported, match=rf"{name} artifacts come in .*{precision}"):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from burnish.graph._call import describe_call, example_call, flatten_call
+from burnish.graph._dynamic_ops import (
+    DYNAMIC,
+    DYNAMIC_CONV,
+    DYNAMIC_LINEAR,
+    DYNAMIC_LSTM,
+    LOOKUP,
+    STATIC_LSTM,
+    STORED_GRU,
+)
 from burnish.graph._edit import (
     add_tensor,
     finish,
     fold_batch_norm,
-    module_path,
     operator,
     operator_names,
     scale_outputs,
@@ -20,8 +28,15 @@ from burnish.graph._tree import Record, flatten, unflatten
 
 __all__ = [
     "DEQUANTIZE",
+    "DYNAMIC",
+    "DYNAMIC_CONV",
+    "DYNAMIC_LINEAR",
+    "DYNAMIC_LSTM",
+    "LOOKUP",
     "PER_TENSOR",
     "QUANTIZE",
+    "STATIC_LSTM",
+    "STORED_GRU",
     "Record",
     "Slot",
     "Traced",
@@ -32,7 +47,6 @@ __all__ = [
     "flatten",
     "flatten_call",
     "fold_batch_norm",
-    "module_path",
     "operator",
     "operator_names",
     "scale_outputs",

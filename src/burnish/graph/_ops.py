@@ -33,7 +33,9 @@ def quantize(
     """Float tensor to integers of the zero point's dtype (ONNX QuantizeLinear)."""
     limits = torch.iinfo(zero_point.dtype)
     rounded = torch.round(x / _along(scale, x, axis)) + _along(zero_point, x, axis)
-    return rounded.clamp(limits.min, limits.max).to(zero_point.dtype)
+    # A NaN becomes the least integer, as in onnxruntime; converting it is undefined in torch.
+    saturated = rounded.clamp(limits.min, limits.max).nan_to_num_(nan=limits.min)
+    return saturated.to(zero_point.dtype)
 
 
 @quantize.register_fake

@@ -24,6 +24,7 @@ from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, operator_names
 from burnish.quantize._equalize import Pair, depthwise_pairs
 from burnish.quantize._observe import (
+    FLOOR,
     Channels,
     Histogram,
     Thinned,
@@ -31,10 +32,11 @@ from burnish.quantize._observe import (
     histogram,
     thinned,
 )
-from burnish.quantize._place import place
+from burnish.quantize._place import quantizable
 from burnish.quantize._policy import POLICIES, WEIGHTED
+from burnish.quantize._sample import CHUNK, Sample, empty_sample
 
-CHUNK = 8
+_RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Statistics:
     """What calibration saw, by the names of operators.
 
     `histograms` of values; `inputs` of weighted operators, channel by channel; `outputs` and
-    `samples` of the values whose channels may be equalized.
+    `samples` of the values whose channels may be equalized; `sample`, whole inputs of the model.
     """
 
     histograms: dict[str, Histogram]
@@ -50,6 +52,7 @@ class Statistics:
     outputs: dict[str, Channels]
     samples: dict[str, Thinned]
     num_samples: int
+    sample: Sample
 
     def merged(self, other: Statistics) -> Statistics:
         """The statistics of both data."""
@@ -59,6 +62,7 @@ class Statistics:
             _merged(self.outputs, other.outputs),
             _merged(self.samples, other.samples),
             self.num_samples + other.num_samples,
+            self.sample.merged(other.sample),
         )
 
 
@@ -82,8 +86,8 @@ def calibrate(
     batches = calls if watch is None else watch(calls, "calibrating")
     with torch.inference_mode():
         for tensors in batches:
-            _check(traced, tensors)
-            for chunk, size in _chunks(traced, tensors):
+            check_call(traced, tensors)
+            for chunk, size in chunks(traced, tensors):
                 observer.observe(chunk, size)
     if observer.num_samples == 0:
         raise InvalidInput("the calibration data is empty: it gave no batch")
@@ -94,17 +98,17 @@ class _Observer(fx.Interpreter):
     """Interprets the graph and keeps the running sketches."""
 
     def __init__(self, traced: Traced) -> None:
-        module = traced.copy().graph_module
-        if any(operator(node) in ("conv2d", "conv_transpose2d") for node in module.graph.nodes):
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = fast_copy(traced)
         super().__init__(module)
         self.names = operator_names(module)
         self.watched = _watched(module)
+        self.axes = _batch_axes(traced, module)
         self.weighted = {
             node for node in self.names if node.op == "call_function" and operator(node) in WEIGHTED
         }
         self.pairs = {pair.value: pair for pair in depthwise_pairs(module)}
         self.num_samples = 0
+        self.sample = empty_sample(traced)
         self.size = 0
         self._histograms: dict[str, Histogram] = {}
         self._inputs: dict[str, Channels] = {}
@@ -113,7 +117,8 @@ class _Observer(fx.Interpreter):
 
     def observe(self, tensors: tuple[torch.Tensor, ...], size: int) -> None:
         self.size = size
-        self.run(*(_channels_last(tensor) for tensor in tensors))
+        self.run(*(channels_last(tensor) for tensor in tensors))
+        self.sample = self.sample.observe(tensors)
         self.num_samples += size
 
     def run_node(self, n: fx.Node) -> Any:
@@ -127,7 +132,10 @@ class _Observer(fx.Interpreter):
 
     def _see(self, node: fx.Node, name: str, value: torch.Tensor) -> None:
         known = self._histograms.get(name)
-        seen = histogram(value, self.size, known.exponent if known else -40)
+        axis = self.axes.get(node)
+        if axis is not None and value.shape[axis] % self.size:
+            axis = None
+        seen = histogram(value, self.size, known.exponent if known else FLOOR, axis)
         if not (abs(seen.low) < float("inf") and abs(seen.high) < float("inf")):
             raise InvalidInput(
                 f"calibration: the value of {name} is not finite ({seen.low} to {seen.high}); the "
@@ -157,8 +165,21 @@ class _Observer(fx.Interpreter):
 
     def statistics(self) -> Statistics:
         return Statistics(
-            self._histograms, self._inputs, self._outputs, self._samples, self.num_samples
+            self._histograms,
+            self._inputs,
+            self._outputs,
+            self._samples,
+            self.num_samples,
+            self.sample,
         )
+
+
+def fast_copy(traced: Traced) -> fx.GraphModule:
+    """A copy of the graph to run: the weights of images' convolutions in channels-last."""
+    module = traced.copy().graph_module
+    if any(operator(node) in ("conv2d", "conv_transpose2d") for node in module.graph.nodes):
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
 
 
 def input_axis(node: fx.Node, rank: int) -> int:
@@ -170,13 +191,43 @@ def input_axis(node: fx.Node, rank: int) -> int:
 
 
 def _watched(module: fx.GraphModule) -> set[str]:
+    """What some policy may quantize, and what recurrent layers read and hand on."""
     found: set[str] = set()
     for policy in POLICIES.values():
-        found |= set(place(module, policy).quantizers)
+        found |= quantizable(module, policy)
+    names = operator_names(module)
+    for node in names:
+        if node.op == "call_function" and operator(node) in _RECURRENT:
+            around = [node.args[0], *(user for user in node.users if user.args[1:] == (0,))]
+            found |= {names[n] for n in around if isinstance(n, fx.Node) and n in names}
     return found
 
 
-def _chunks(
+def _batch_axes(traced: Traced, module: fx.GraphModule) -> dict[fx.Node, int]:
+    """The axis of each value that grows with the batch; values that have none are left out."""
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    symbols = {
+        str(node.meta["val"].shape[slot.shape.index("batch")])
+        for node, slot in zip(placeholders, traced.inputs, strict=True)
+        if "batch" in slot.shape
+    }
+    found: dict[fx.Node, int] = {}
+    for node in module.graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor):
+            grown = [axis for axis, size in enumerate(value.shape) if symbols & _symbols(size)]
+            if grown:
+                found[node] = grown[0]
+    return found
+
+
+def _symbols(size: Any) -> set[str]:
+    if not isinstance(size, torch.SymInt):
+        return set()
+    return {str(symbol) for symbol in size.node.expr.free_symbols}
+
+
+def chunks(
     traced: Traced, tensors: tuple[torch.Tensor, ...]
 ) -> Iterator[tuple[tuple[torch.Tensor, ...], int]]:
     """Cut a batch along its batch axes. Inputs without one go whole into each chunk."""
@@ -196,7 +247,7 @@ def _chunks(
         )
 
 
-def _check(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> None:
+def check_call(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> None:
     if len(tensors) != len(traced.inputs):
         raise InvalidInput(
             f"a calibration batch holds {len(tensors)} tensors, the model takes "
@@ -217,7 +268,8 @@ def _check(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> None:
             raise InvalidInput(f"calibration: the input {slot.name!r} holds NaN or infinity")
 
 
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+def channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """Images in the layout in which convolutions run fastest; other tensors as they are."""
     if tensor.dim() == 4 and tensor.is_floating_point():
         return tensor.contiguous(memory_format=torch.channels_last)
     return tensor

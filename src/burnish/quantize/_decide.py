@@ -1,56 +1,51 @@
 """From statistics to choices: what `QuantizeStatic.choose` decides.
 
-The plan is plain JSON; see `decide`. Gains of equalization and corrected biases are the only
-tensors: weights are rounded again from the model by `rewrite`, which gives the same integers.
+The plan is plain JSON; see `decide`. Gains of equalization and corrected biases are tensors, and
+the integers of weights that were learned or have fewer than 8 bits, with their scales. All other
+weights are rounded again from the model by `rewrite`, which gives the same integers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import fx
 
 from burnish.core import Choices
 from burnish.errors import NoEffect
-from burnish.graph import Traced, operator, operator_names, tensor_of
+from burnish.graph import Traced, operator, operator_names
 from burnish.quantize._calibrate import Statistics
+from burnish.quantize._coverage import Coverage, Placement
 from burnish.quantize._equalize import Pair, depthwise_pairs, gains
-from burnish.quantize._node import groups_of, weight_axis
+from burnish.quantize._grids import grids, has_weights
 from burnish.quantize._observe import Histogram, histogram
-from burnish.quantize._place import Placement, place
-from burnish.quantize._policy import MOVES, WEIGHTED, policy_for
-from burnish.quantize._range import Method, Params, choose_range
-from burnish.quantize._weights import along, bias_shift, round_weight, weight_scales
+from burnish.quantize._place import place
+from burnish.quantize._policy import MOVES, policy_for
+from burnish.quantize._range import Params, choose_range
+from burnish.quantize._refine import refine
+from burnish.quantize._select import Gain, select_ranges
+from burnish.quantize._settings import Settings
+from burnish.quantize._static_recurrent import decide_recurrent
 
 
-class Settings(Protocol):
-    """The settings of `QuantizeStatic`, as `decide` reads them."""
-
-    @property
-    def runtime(self) -> str: ...
-    @property
-    def ranges(self) -> Method: ...
-    @property
-    def bias_correction(self) -> bool: ...
-    @property
-    def equalize(self) -> bool: ...
-    @property
-    def exclude(self) -> tuple[str, ...]: ...
-
-
-def decide(folded: Traced, statistics: Statistics, settings: Settings) -> Choices:
+def decide(folded: Traced, statistics: Statistics, settings: Settings, seed: int = 0) -> Choices:
     """Choose placement, ranges, gains and biases.
 
     The plan: {"call", "runtime", "operators": int8 operators, "quantizers": {value: {scale,
-    zero_point, readers}}, "equalized": [operator pairs], "coverage": [rows]}.
+    zero_point, readers}}, "equalized": [operator pairs], "grids": {operator: the integers its
+    weights may take, where not -127 to 127}, "recurrent": {LSTM: its scales}, "coverage": [rows]}.
     """
     module = folded.graph_module
-    placement = place(module, policy_for(settings.runtime), settings.exclude)
+    placement = place(module, policy_for(settings.runtime), settings.exclude, settings.include)
     int8 = placement.int8()
-    if not int8:
-        raise NoEffect(_nothing(placement))
+    recurrent, rows = decide_recurrent(
+        folded, placement.coverage, statistics.sample, settings.runtime
+    )
+    if not int8 and not recurrent:
+        raise NoEffect(_nothing(rows))
     names = operator_names(module)
     tensors: dict[str, torch.Tensor] = {}
     histograms = dict(statistics.histograms)
@@ -60,9 +55,9 @@ def decide(folded: Traced, statistics: Statistics, settings: Settings) -> Choice
         tensors[f"gain:{names[pair.producer]}"] = gain
         histograms[value] = _lifted(statistics, value, gain)
         means[names[pair.depthwise]] = means[names[pair.depthwise]] * gain
-    params = _ranges(names, placement, histograms, settings)
-    if settings.bias_correction:
-        tensors |= _corrections(module, names, placement, params, means, pairs)
+    params = _ranges(folded, placement, replace(statistics, histograms=histograms), settings, pairs)
+    layers = [n for node, n in names.items() if n in set(int8) and has_weights(module, node)]
+    chosen = grids(module, names, layers, settings.weights)
     plan: dict[str, Any] = {
         "call": dict(folded.call),
         "runtime": settings.runtime,
@@ -83,14 +78,24 @@ def decide(folded: Traced, statistics: Statistics, settings: Settings) -> Choice
             ]
             for p, _ in pairs.values()
         ],
-        "coverage": [asdict(row) for row in placement.coverage],
+        "grids": chosen.entries,
+        "recurrent": recurrent,
     }
-    return Choices(plan, tensors)
+    sample, choices = statistics.sample, Choices(plan, tensors)
+    refined = refine(folded, choices, layers, sample, means, settings, seed)
+    plan["coverage"] = [_noted(row, chosen.notes, refined.notes) for row in rows]
+    return Choices(plan, {**tensors, **refined.tensors})
 
 
-def _nothing(placement: Placement) -> str:
+def _noted(row: Coverage, *notes: Mapping[str, str]) -> dict[str, str]:
+    """A row of the coverage table with what is special about its operator."""
+    said = [text for text in (row.reason, *(known.get(row.operator) for known in notes)) if text]
+    return asdict(replace(row, reason="; ".join(said)))
+
+
+def _nothing(rows: Sequence[Coverage]) -> str:
     reasons: dict[str, list[str]] = {}
-    for row in placement.coverage:
+    for row in rows:
         reasons.setdefault(row.reason, []).append(row.operator)
     lines = [f"  {reason}: {', '.join(ops[:4])}" for reason, ops in reasons.items()]
     return "no operator could be quantized to int8:\n" + "\n".join(lines)
@@ -119,23 +124,33 @@ def _lifted(statistics: Statistics, value: str, gain: torch.Tensor) -> Histogram
     """The histogram of a value whose channels were multiplied by their gains."""
     sample, seen = statistics.samples[value], statistics.outputs[value]
     lifted = histogram((sample.value * gain[sample.channel.long()]).float(), 1 << 20)
-    return replace(lifted, low=float((seen.low * gain).min()), high=float((seen.high * gain).max()))
+    return lifted.between(float((seen.low * gain).min()), float((seen.high * gain).max()))
 
 
 def _ranges(
-    names: dict[fx.Node, str],
+    folded: Traced,
     placement: Placement,
-    histograms: dict[str, Histogram],
+    statistics: Statistics,
     settings: Settings,
+    pairs: Mapping[str, tuple[Pair, torch.Tensor]],
 ) -> dict[str, Params]:
+    """The range of each value, by one method for all or by the best one for each."""
+    names = operator_names(folded.graph_module)
     nodes = {name: node for node, name in names.items()}
     merged: dict[str, Histogram] = {}
     for value, group in placement.groups.items():
-        mine = _seen(nodes[value], names, histograms)
-        merged[group] = merged[group].merged(mine) if group in merged else mine
+        mine = _seen(nodes[value], names, statistics.histograms)
+        merged[group] = merged[group].united(mine) if group in merged else mine
     symmetric = policy_for(settings.runtime).symmetric
+    if settings.ranges == "per layer":
+        lifted = {value: Gain(pair.axis, gain) for value, (pair, gain) in pairs.items()}
+        methods = select_ranges(
+            folded, placement, merged, statistics, symmetric=symmetric, gains=lifted
+        )
+    else:
+        methods = dict.fromkeys(merged, settings.ranges)
     chosen = {
-        group: choose_range(hist, settings.ranges, symmetric) for group, hist in merged.items()
+        group: choose_range(hist, methods[group], symmetric) for group, hist in merged.items()
     }
     return {value: chosen[group] for value, group in placement.groups.items()}
 
@@ -148,50 +163,3 @@ def _seen(node: fx.Node, names: dict[fx.Node, str], histograms: dict[str, Histog
         assert isinstance(source, fx.Node)
         node = source
     return histograms[names[node]]
-
-
-def _corrections(
-    module: fx.GraphModule,
-    names: dict[fx.Node, str],
-    placement: Placement,
-    params: dict[str, Params],
-    means: dict[str, torch.Tensor],
-    pairs: dict[str, tuple[Pair, torch.Tensor]],
-) -> dict[str, torch.Tensor]:
-    """The corrected bias of every int8 operator with weights, before equalization gains."""
-    up = {names[pair.producer]: gain for pair, gain in pairs.values()}
-    down = {names[pair.depthwise]: gain for pair, gain in pairs.values()}
-    int8 = set(placement.int8())
-    corrected = {}
-    for node, name in names.items():
-        if name not in int8 or operator(node) not in WEIGHTED or name not in means:
-            continue
-        weight = tensor_of(module, node.args[1])
-        assert weight is not None
-        bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
-        weight, bias = gained(weight, bias, up.get(name), down.get(name))
-        axis, groups = weight_axis(node), groups_of(node)
-        scale = weight_scales(weight, axis, None, 1.0)
-        rounded = round_weight(weight, scale, axis).double() * along(scale, weight, axis)
-        shift = bias_shift(weight, rounded, means[name], operator(node), groups)
-        old = torch.zeros_like(shift) if bias is None else bias.double()
-        corrected[f"bias:{name}"] = (old - shift).float().detach()
-    return corrected
-
-
-def gained(
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    up: torch.Tensor | None,
-    down: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Weights and bias of a convolution with equalization gains on its outputs and inputs.
-
-    `up` [out] multiplies output channels, `down` [channels] divides a depthwise input's channels.
-    """
-    if down is not None:
-        weight = (weight.double() / along(down, weight, 0)).to(weight.dtype)
-    if up is not None:
-        weight = (weight.double() * along(up, weight, 0)).to(weight.dtype)
-        bias = None if bias is None else (bias.double() * up).to(bias.dtype)
-    return weight, bias

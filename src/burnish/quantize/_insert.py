@@ -7,7 +7,8 @@ quantizer does its work. A linear layer on more than two axes becomes a matrix p
 addition, with the weight stored transposed, because runtimes match that form to int8 kernels.
 
 Quantizers go in before weights are replaced: a plan names the operators of the float graph. Every
-node keeps the name it had there in its `meta`, which exporters hand on.
+node keeps the name it had there in its `meta`, which exporters hand on. A weight that several
+operators share is stored once where their integers and scales agree.
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from burnish.graph import (
     finish,
     operator,
     operator_names,
+    set_weight,
     tensor_of,
 )
-from burnish.quantize._decide import gained
-from burnish.quantize._node import bounds, rectifies, stored_matrix, weight_axis
-from burnish.quantize._policy import PRODUCTS, WEIGHTED
-from burnish.quantize._weights import round_bias, round_weight, weight_scales
+from burnish.quantize._node import bias_of, bounds, rectifies, stored_matrix, weight_axis
+from burnish.quantize._patterns import merge_gelus
+from burnish.quantize._policy import WEIGHTED
+from burnish.quantize._static_recurrent import insert_recurrent
+from burnish.quantize._weights import Grid, along, round_bias, round_weight, weight_scales
 
 aten = torch.ops.aten
 NAME_KEY = "burnish"
@@ -42,8 +45,30 @@ NAME_KEY = "burnish"
 
 def insert(folded: Traced, choices: Choices) -> Traced:
     """Quantize a folded graph, in place. InvalidInput for a plan of another model."""
-    module = folded.graph_module
-    plan = choices.plan
+    nodes = equalized(folded, choices)
+    module, plan = folded.graph_module, choices.plan
+    inputs = input_params(nodes, plan)
+    for name, entry in plan["quantizers"].items():
+        readers = None if entry["readers"] is None else [nodes[r] for r in entry["readers"]]
+        _quantize_value(module, nodes[name], name, entry, readers)
+    store = _Store(module)
+    for name in plan["operators"]:
+        node = nodes[name]
+        if operator(node) in WEIGHTED or stored_matrix(module, node) is not None:
+            _quantize_weights(store, node, name, inputs.get(name), choices)
+    insert_recurrent(module, nodes, plan.get("recurrent", {}))
+    merge_gelus(module)
+    finish(module)
+    return folded
+
+
+def equalized(folded: Traced, choices: Choices) -> dict[str, fx.Node]:
+    """Name the nodes of a folded graph and put its gains in, in place: still in float.
+
+    Returns:
+        The nodes by name. InvalidInput for a plan of another model.
+    """
+    module, plan = folded.graph_module, choices.plan
     nodes = {name: node for node, name in operator_names(module).items()}
     unknown = [n for n in (*plan["operators"], *plan["quantizers"]) if n not in nodes]
     if unknown:
@@ -53,33 +78,45 @@ def insert(folded: Traced, choices: Choices) -> Traced:
         )
     for name, node in nodes.items():
         node.meta[NAME_KEY] = name
-    inputs = _input_params(nodes, plan)
-    for _, activation, _ in plan["equalized"]:
+    for producer, activation, depthwise in plan["equalized"]:
+        gain = choices.tensors[f"gain:{producer}"]
+        _multiply(module, nodes[producer], up=gain)
+        _multiply(module, nodes[depthwise], down=gain)
         if activation is not None:
             _rectify(nodes[activation])
-    for name, entry in plan["quantizers"].items():
-        readers = None if entry["readers"] is None else [nodes[r] for r in entry["readers"]]
-        _quantize_value(module, nodes[name], name, entry, readers)
-    up, down = _gains(choices)
-    for name in plan["operators"]:
-        node = nodes[name]
-        if operator(node) in WEIGHTED:
-            bias = choices.tensors.get(f"bias:{name}")
-            _quantize_weights(module, node, name, inputs[name], bias, up, down)
-        elif operator(node) in PRODUCTS and stored_matrix(module, node) is not None:
-            _quantize_matrix(module, node, name)
-    finish(module)
-    return folded
+    return nodes
 
 
-def _gains(choices: Choices) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    up, down = {}, {}
-    for producer, _, depthwise in choices.plan["equalized"]:
-        up[producer] = down[depthwise] = choices.tensors[f"gain:{producer}"]
-    return up, down
+def _multiply(
+    module: fx.GraphModule,
+    node: fx.Node,
+    up: torch.Tensor | None = None,
+    down: torch.Tensor | None = None,
+) -> None:
+    weight, bias = tensor_of(module, node.args[1]), bias_of(module, node)
+    assert weight is not None
+    set_weight(module, node, *gained(weight, bias, up, down))
 
 
-def _input_params(
+def gained(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    up: torch.Tensor | None,
+    down: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Weights and bias of a convolution with equalization gains on its outputs and inputs.
+
+    `up` [out] multiplies output channels, `down` [channels] divides a depthwise input's channels.
+    """
+    if down is not None:
+        weight = (weight.double() / along(down, weight, 0)).to(weight.dtype)
+    if up is not None:
+        weight = (weight.double() * along(up, weight, 0)).to(weight.dtype)
+        bias = None if bias is None else (bias.double() * up).to(bias.dtype)
+    return weight, bias
+
+
+def input_params(
     nodes: Mapping[str, fx.Node], plan: Mapping[str, Any]
 ) -> dict[str, Mapping[str, Any]]:
     """The quantizer each weighted operator reads through, climbing over what moves data."""
@@ -98,87 +135,106 @@ def _input_params(
     return found
 
 
+def rounded_weight(
+    weight: torch.Tensor,
+    axis: int | None,
+    name: str,
+    choices: Choices,
+    bias: torch.Tensor | None,
+    input_scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The int8 integers and scales of an operator's weight: those decided, or to nearest."""
+    if f"weight:{name}" in choices.tensors:
+        return choices.tensors[f"weight:{name}"], choices.tensors[f"scale:{name}"]
+    grid = Grid(**choices.plan.get("grids", {}).get(name, {}))
+    scale = weight_scales(weight, axis, bias, input_scale, grid)
+    return round_weight(weight, scale, axis, grid), scale
+
+
+class _Store:
+    """The integers stored so far. Weights that were one tensor in float and agree stay one."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
+        self.known: dict[int, list[tuple[torch.Tensor, torch.Tensor, tuple[fx.Node, ...]]]] = {}
+
+    def dequantized(
+        self,
+        name: str,
+        integers: torch.Tensor,
+        scale: torch.Tensor,
+        axis: int | None,
+        source: torch.Tensor | None = None,
+    ) -> fx.Node:
+        """A node that dequantizes new integers, or the same ones stored before for `source`."""
+        alike = [] if source is None else self.known.setdefault(id(source), [])
+        stored = None
+        for other, its_scale, nodes in alike:
+            if torch.equal(other, integers) and torch.equal(its_scale, scale):
+                stored = nodes
+        if stored is None:
+            zero = torch.zeros_like(scale, dtype=integers.dtype)
+            tensors = {"": integers, "_scale": scale, "_zero": zero}
+            stored = tuple(add_tensor(self.module, name + end, t) for end, t in tensors.items())
+            alike.append((integers, scale, stored))
+        where = PER_TENSOR if axis is None else axis
+        return self.module.graph.call_function(DEQUANTIZE, (*stored, where))
+
+
 def _quantize_weights(
-    module: fx.GraphModule,
+    store: _Store,
     node: fx.Node,
     name: str,
-    source: Mapping[str, Any],
-    corrected: torch.Tensor | None,
-    up: Mapping[str, torch.Tensor],
-    down: Mapping[str, torch.Tensor],
+    source: Mapping[str, Any] | None,
+    choices: Choices,
 ) -> None:
-    weight = tensor_of(module, node.args[1])
+    """Integers in place of the weight and bias of a convolution, linear or `x @ matrix`."""
+    module = store.module
+    weight, bias = tensor_of(module, node.args[1]), bias_of(module, node)
     assert weight is not None, name
-    bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
-    weight, bias = gained(weight, bias, up.get(name), down.get(name))
-    if corrected is not None:
-        bias = corrected
+    bias = choices.tensors.get(f"bias:{name}", bias)
     axis = weight_axis(node)
-    scale = weight_scales(weight, axis, bias, source["scale"])
-    integers = round_weight(weight, scale, axis)
+    input_scale = 1.0 if source is None else source["scale"]
+    integers, scale = rounded_weight(weight, axis, name, choices, bias, input_scale)
     args = list(node.args)
     as_product = operator(node) == "linear" and node.meta["val"].dim() > 2
     with module.graph.inserting_before(node):
         if as_product:
-            _replace_linear(module, node, name, integers, scale, bias)
+            _replace_linear(store, node, name, integers, scale, bias, weight)
             return
-        args[1] = _dequantized(module, f"{name}_weight", integers, scale, axis)
+        args[1] = store.dequantized(f"{name}_weight", integers, scale, axis, weight)
         if bias is not None:
-            grid = scale.double() * source["scale"]
+            grid = scale.double() * input_scale
             if axis is None:
                 grid = grid.expand(bias.shape[0])
-            rounded = round_bias(bias, source["scale"], scale)
-            new = _dequantized(module, f"{name}_bias", rounded, grid.float(), 0)
+            rounded = round_bias(bias, input_scale, scale)
+            new = store.dequantized(f"{name}_bias", rounded, grid.float(), 0)
             args = [*args[:2], new, *args[3:]]
     node.args = tuple(args)
 
 
-def _quantize_matrix(module: fx.GraphModule, node: fx.Node, name: str) -> None:
-    """The stored matrix of `x @ matrix`, per column."""
-    matrix = stored_matrix(module, node)
-    assert matrix is not None, name
-    axis = weight_axis(node)
-    scale = weight_scales(matrix, axis, None, 1.0)
-    with module.graph.inserting_before(node):
-        integers = round_weight(matrix, scale, axis)
-        new = _dequantized(module, f"{name}_weight", integers, scale, axis)
-    node.args = (node.args[0], new)
-
-
 def _replace_linear(
-    module: fx.GraphModule,
+    store: _Store,
     node: fx.Node,
     name: str,
     integers: torch.Tensor,
     scale: torch.Tensor,
     bias: torch.Tensor | None,
+    source: torch.Tensor,
 ) -> None:
     """x W^T + b as matmul(x, V) + b with V = W^T stored so."""
-    graph = module.graph
-    weight = _dequantized(module, f"{name}_weight", integers.t().contiguous(), scale, 1)
+    graph = store.module.graph
+    turned = integers.t().contiguous()
+    weight = store.dequantized(f"{name}_weight", turned, scale, 1, source)
     product = graph.call_function(aten.matmul.default, (node.args[0], weight))
     product.meta = dict(node.meta)
     result = product
     if bias is not None:
-        offset = add_tensor(module, f"{name}_bias", bias)
+        offset = add_tensor(store.module, f"{name}_bias", bias)
         result = graph.call_function(aten.add.Tensor, (product, offset))
         result.meta = dict(node.meta)
     node.replace_all_uses_with(result)
     graph.erase_node(node)
-
-
-def _dequantized(
-    module: fx.GraphModule,
-    name: str,
-    integers: torch.Tensor,
-    scale: torch.Tensor,
-    axis: int | None,
-) -> fx.Node:
-    stored = add_tensor(module, name, integers)
-    scales = add_tensor(module, f"{name}_scale", scale)
-    zeros = add_tensor(module, f"{name}_zero", torch.zeros_like(scale, dtype=integers.dtype))
-    where = PER_TENSOR if axis is None else axis
-    return module.graph.call_function(DEQUANTIZE, (stored, scales, zeros, where))
 
 
 def _rectify(node: fx.Node) -> None:

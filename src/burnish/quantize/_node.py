@@ -58,6 +58,11 @@ def weight_axis(node: fx.Node) -> int | None:
     return 1 if kind == "matmul" else 0
 
 
+def bias_of(module: fx.GraphModule, node: fx.Node) -> torch.Tensor | None:
+    """The bias the graph stores for a convolution or linear; None where there is none."""
+    return tensor_of(module, node.args[2]) if len(node.args) > 2 else None
+
+
 def stored_matrix(module: fx.GraphModule, node: fx.Node) -> torch.Tensor | None:
     """The [in, out] matrix of `x @ matrix` where the graph stores it; None for other products."""
     if operator(node) != "matmul":

@@ -15,15 +15,15 @@ Left out: choosing placement by measured time. `auto` does that, by reverting wh
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from burnish.errors import InvalidInput
 from burnish.graph import operator, operator_names, tensor_of
+from burnish.quantize._coverage import FLOAT, FUSED, INT8, PASSES, Coverage, Placement
+from burnish.quantize._matching import matching
 from burnish.quantize._node import (
     groups_of,
     is_float,
@@ -35,6 +35,7 @@ from burnish.quantize._node import (
     rectifies,
     stored_matrix,
 )
+from burnish.quantize._patterns import Gelu, float_by_default, gelus
 from burnish.quantize._policy import (
     ARITHMETIC,
     CONVOLUTIONS,
@@ -47,39 +48,17 @@ from burnish.quantize._policy import (
     WEIGHTED,
     Policy,
 )
+from burnish.quantize._reasons import why_float
 
-INT8, FUSED, PASSES, FLOAT = "int8", "fused", "passes through", "float"
 _UNDECIDED = (FLOAT, "")
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """One row of the coverage table."""
-
-    operator: str
-    kind: str
-    state: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Which values are quantized, which share a scale, and what became of every operator.
-
-    `quantizers` maps a value (by its operator's name) to the readers that see it quantized, None
-    for all. `groups` maps a value to the first value of the group whose scale it shares.
-    """
-
-    quantizers: dict[str, tuple[str, ...] | None]
-    groups: dict[str, str]
-    coverage: tuple[Coverage, ...]
-
-    def int8(self) -> tuple[str, ...]:
-        """The operators that run in int8."""
-        return tuple(row.operator for row in self.coverage if row.state == INT8)
-
-
-def place(module: fx.GraphModule, policy: Policy, exclude: Sequence[str] = ()) -> Placement:
+def place(
+    module: fx.GraphModule,
+    policy: Policy,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Placement:
     """Place quantizers in a graph whose batch-norms are folded.
 
     Args:
@@ -87,39 +66,52 @@ def place(module: fx.GraphModule, policy: Policy, exclude: Sequence[str] = ()) -
         policy: what the runtime wants.
         exclude: operators to keep in float: names of the coverage table, module paths (with all
             below them), or patterns with * and ?.
+        include: operators that are float by default to quantize all the same (softmax times
+            values, residual additions of a transformer); named alike.
 
     Raises:
-        InvalidInput: an entry of `exclude` that matches nothing.
+        InvalidInput: an entry that matches nothing; one of `include` that names no operator the
+            runtime could compute in int8; an operator that both name.
     """
-    return _Placer(module, policy, exclude).place()
+    placer = _Placer(module, policy, exclude, include)
+    placement = placer.place()
+    states = {row.operator: row for row in placement.coverage}
+    for pattern, names in placer.included.items():
+        if all(states[name].state == FLOAT for name in names):
+            first = states[names[0]]
+            raise InvalidInput(
+                f"include={pattern!r}: {policy.runtime} cannot compute {first.operator} in int8 "
+                f"({first.reason}); leave it out of include"
+            )
+    return placement
 
 
-def excluded_names(names: Sequence[str], exclude: Sequence[str]) -> set[str]:
-    """The operators that the patterns name. InvalidInput for a pattern that matches none."""
-    found: set[str] = set()
-    for pattern in exclude:
-        matches = {
-            name
-            for name in names
-            if name == pattern
-            or name.startswith((f"{pattern}:", f"{pattern}."))
-            or fnmatch.fnmatchcase(name, pattern)
-        }
-        if not matches:
-            close = ", ".join(list(names)[:6])
-            raise InvalidInput(f"exclude={pattern!r} matches no operator; the first are: {close}")
-        found |= matches
-    return found
+def quantizable(module: fx.GraphModule, policy: Policy) -> set[str]:
+    """The values that some placement may quantize, whatever is included."""
+    names = operator_names(module)
+    included = [names[node] for node in float_by_default(module, False)]
+    everything = _Placer(module, policy, (), included).place()
+    return {*place(module, policy).quantizers, *everything.quantizers}
 
 
 class _Placer:
-    def __init__(self, module: fx.GraphModule, policy: Policy, exclude: Sequence[str]) -> None:
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        policy: Policy,
+        exclude: Sequence[str],
+        include: Sequence[str],
+    ) -> None:
         self.module = module
         self.policy = policy
         self.names = operator_names(module)
         self.nodes = [node for node in module.graph.nodes if node in self.names]
         self.computed = [n for n in self.nodes if n.op == "call_function" and is_float(n)]
-        self.excluded = excluded_names([self.names[node] for node in self.computed], exclude)
+        computed = [self.names[node] for node in self.computed]
+        self.excluded = set().union(*matching(computed, exclude, "exclude").values())
+        self.included = matching(computed, include, "include")
+        self.reserved = self._reserved()
+        self.gelus = {member: gelu for gelu in gelus(module) for member in gelu.members}
         self.bound = self._bound() if policy.outputs else set()
         self.state: dict[fx.Node, tuple[str, str]] = {}
         self.from_int8: set[fx.Node] = set()
@@ -139,6 +131,12 @@ class _Placer:
                 self.state[node] = (FLOAT, self._why(node))
         return self._result()
 
+    def _why(self, node: fx.Node) -> str:
+        sources = self._sources(node)
+        inside = bool(sources) and all(source in self.from_int8 for source in sources)
+        constant = operator(node) in ARITHMETIC and self._reads_constant(node)
+        return why_float(node, sources, inside, constant, self.policy)
+
     def _is(self, node: fx.Node, *states: str) -> bool:
         return self.state.get(node, _UNDECIDED)[0] in states
 
@@ -150,6 +148,15 @@ class _Placer:
             if excluded and operator(node) in self.policy.fused and rectifies(node):
                 found |= {source for source in self._sources(node) if len(readers(source)) == 1}
         return found
+
+    def _reserved(self) -> dict[fx.Node, str]:
+        """What is float by default and not included, with its reason."""
+        included = set().union(*self.included.values())
+        both = sorted(included & self.excluded)
+        if both:
+            raise InvalidInput(f"{both[0]} is named by both exclude and include")
+        found = float_by_default(self.module, self.policy.scores)
+        return {node: why for node, why in found.items() if self.names[node] not in included}
 
     # --- (1) operators with weights
 
@@ -164,6 +171,8 @@ class _Placer:
             return FLOAT, f"computes in {str(value.dtype).removeprefix('torch.')}"
         if kind in REASONS:
             return FLOAT, REASONS[kind]
+        if node in self.reserved and kind in self.policy.int8:
+            return FLOAT, self.reserved[node]
         if kind not in WEIGHTED | PRODUCTS:
             return _UNDECIDED
         if kind not in self.policy.int8:
@@ -203,6 +212,8 @@ class _Placer:
             inside = bool(sources) and all(source in self.from_int8 for source in sources)
             if self._is(node, INT8):
                 self.from_int8.add(node)
+            elif self.state[node] == _UNDECIDED and node in self.gelus:
+                self._gelu(node, self.gelus[node])
             elif self.state[node] != _UNDECIDED or not inside:
                 continue
             elif kind in MOVES:
@@ -215,6 +226,18 @@ class _Placer:
                 followers.add(node)
                 self.state[node] = (INT8, "")
         self._fall_back(followers)
+
+    def _gelu(self, node: fx.Node, gelu: Gelu) -> None:
+        """An operator of a GELU written by hand: no quantizer may stand inside."""
+        source = gelu.source
+        whole = all(reader in gelu.members for reader in readers(source))
+        swallows = "gelu" in self.policy.fused and not self.policy.outputs
+        if swallows and whole and self._is(source, INT8, FUSED):
+            self.state[node] = (FUSED, f"a GELU inside {self.names[source]}")
+            if node is gelu.members[-1]:
+                self.from_int8.add(node)
+        else:
+            self.state[node] = (FLOAT, f"part of a GELU, which {self.policy.runtime} fuses itself")
 
     def _fall_back(self, followers: set[fx.Node]) -> None:
         """Followers whose result nothing int8 reads are float, with what was fused into them."""
@@ -333,30 +356,6 @@ class _Placer:
                 continue
             for reader in readers(end):
                 self._require(end, reader)
-
-    # --- reasons
-
-    def _why(self, node: fx.Node) -> str:
-        """Why an operator that was left undecided is float."""
-        kind, sources, runtime = operator(node), self._sources(node), self.policy.runtime
-        inside = bool(sources) and all(source in self.from_int8 for source in sources)
-        if not sources:
-            return "reads no floats"
-        if kind in MOVES:
-            return "only moves data, which is read in float" if inside else "only moves floats"
-        if kind in ARITHMETIC and self._reads_constant(node):
-            return "computes with a constant, which is as fast in float"
-        if kind == "mean" and not is_spatial_mean(node):
-            return "a mean over other axes than all the spatial ones"
-        if kind in ARITHMETIC | POOLS | LOOKUPS | {"cat"} and kind in self.policy.int8:
-            return "what it reads is float"
-        if kind not in self.policy.fused:
-            return f"no int8 form of {kind} for {runtime}"
-        if not inside:
-            return "follows an operator in float"
-        if len(readers(sources[0])) != 1:
-            return "what it reads is read elsewhere, too"
-        return f"no int8 kernel of {runtime} takes this {kind} in"
 
     # --- shared scales
 

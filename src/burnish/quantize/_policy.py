@@ -108,7 +108,8 @@ class Policy:
     quantizer is what swallows an activation; `fused_add` that a convolution hands its float
     accumulators to the addition it alone feeds; `symmetric` that signed activations get zero point
     128; `restated` that quantizers stand again behind operators that only move data; `tied` that a
-    concatenation wants one scale for all its inputs, and its output's.
+    concatenation wants one scale for all its inputs, and its output's; `scores` that attention's
+    queries times keys is faster in int8.
     """
 
     runtime: str
@@ -119,6 +120,7 @@ class Policy:
     symmetric: bool
     restated: bool
     tied: bool
+    scores: bool
 
 
 POLICIES = {
@@ -133,6 +135,9 @@ POLICIES = {
             symmetric=False,
             restated=True,
             tied=False,
+            # It fuses the scaling into the float product: 0.23 ms against 0.7 ms for product in
+            # int8, scaling and quantizers (6 layers of MiniLM-L6, length 64, one thread).
+            scores=False,
         ),
         Policy(
             runtime="openvino",
@@ -143,15 +148,17 @@ POLICIES = {
             symmetric=True,
             restated=False,
             tied=True,
+            # Attention is one subgraph either way: 0.54 ms against 0.70 ms in float (as above).
+            scores=True,
         ),
     )
 }
 
 REASONS = {
-    "lstm": "recurrent: stays float in this version",
-    "gru": "recurrent: stays float in this version",
-    "rnn_tanh": "recurrent: stays float in this version",
-    "rnn_relu": "recurrent: stays float in this version",
+    "lstm": "recurrent",
+    "gru": "recurrent: no runtime here has an int8 kernel for the GRU that torch computes",
+    "rnn_tanh": "recurrent: a plain RNN has no int8 kernel",
+    "rnn_relu": "recurrent: a plain RNN has no int8 kernel",
     "embedding": "a table look-up: nothing to compute in int8",
     "softmax": "too sensitive: stays float by default",
     "_softmax": "too sensitive: stays float by default",

@@ -9,9 +9,9 @@ arithmetic it describes is the same everywhere, and `eager` simulates it.
 
 The plan holds what was decided, by operator names: the scale and zero point of each value and who
 reads it quantized, the operators in int8, the float operators with their reasons. Tensors hold the
-corrected biases and the equalization gains. `rewrite` needs nothing else.
+corrected biases, the equalization gains and learned integers. `rewrite` needs nothing else.
 
-Left out: recurrent layers (float, said so), per-block scales, learned rounding.
+Left out: per-block scales; settings for single operators.
 """
 
 from __future__ import annotations
@@ -29,11 +29,19 @@ from burnish.errors import InvalidInput
 from burnish.goal import Goal, Inputs
 from burnish.graph import Traced, example_call, flatten_call, fold_batch_norm, trace
 from burnish.quantize._calibrate import Statistics, calibrate
+from burnish.quantize._carry import refuse_quantized
+from burnish.quantize._coverage import Coverage
 from burnish.quantize._decide import decide
 from burnish.quantize._insert import insert
-from burnish.quantize._place import Coverage
 from burnish.quantize._policy import policy_for
-from burnish.quantize._range import METHODS, Method
+from burnish.quantize._settings import (
+    NEAREST_8,
+    BiasCorrection,
+    Ranges,
+    Weights,
+    check_settings,
+    patterns,
+)
 
 Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -44,34 +52,56 @@ class QuantizeStatic(Rewrite):
 
     Args:
         runtime: whose int8 kernels to place quantizers for: "onnxruntime" or "openvino".
-        ranges: "squared error" or "min-max".
-        bias_correction: take the mean error of rounded weights off the biases.
+        ranges: how a value's range is chosen from what calibration saw: one of `METHODS` for all,
+            or "per layer": for each value the method whose readers' outputs err least.
+        bias_correction: take the mean error of rounded weights off the biases: "fast" from each
+            layer's own mean input, "sequential" from the output of the network quantized so far.
         equalize: give the channels before a depthwise convolution one range.
         exclude: operators to keep in float: names of the coverage table, module paths, patterns.
+        weights: bits and rounding of the weights; a dict of its settings will do.
+        include: operators to quantize that are float by default, where the runtime has a kernel.
+
+    Raises:
+        InvalidInput: a setting that is not known.
     """
 
     runtime: str = "onnxruntime"
-    ranges: Method = "squared error"
-    bias_correction: bool = True
+    ranges: Ranges = "squared error"
+    bias_correction: BiasCorrection = "fast"
     equalize: bool = True
     exclude: tuple[str, ...] = ()
+    weights: Weights = NEAREST_8
+    include: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         policy_for(self.runtime)
-        object.__setattr__(self, "exclude", tuple(self.exclude))
-        if self.ranges not in METHODS:
-            raise InvalidInput(
-                f"QuantizeStatic(ranges={self.ranges!r}): one of {', '.join(map(repr, METHODS))}"
-            )
+        object.__setattr__(self, "exclude", patterns("exclude", self.exclude))
+        object.__setattr__(self, "include", patterns("include", self.include))
+        object.__setattr__(self, "weights", Weights.of(self.weights))
+        check_settings(self)
 
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Calibrate on the goal's calibration data and decide."""
         folded = fold(trace_for(model, goal))
-        return self.choose_from(folded, calibrate(folded, calibration_calls(goal)))
+        refuse_quantized(folded, "QuantizeStatic")
+        statistics = calibrate(folded, calibration_calls(goal))
+        return self.choose_from(folded, statistics, goal.seed)
 
-    def choose_from(self, folded: Traced, statistics: Statistics) -> Choices:
-        """Decide from statistics already taken. NoEffect where nothing can be quantized."""
-        return decide(folded, statistics, self)
+    def choose_from(self, folded: Traced, statistics: Statistics, seed: int = 0) -> Choices:
+        """Decide from statistics already taken.
+
+        Args:
+            folded: the float graph, its batch-norms folded.
+            statistics: what `calibrate` saw of it.
+            seed: of the order in which learned rounding visits its samples.
+
+        Raises:
+            NoEffect: nothing can be quantized.
+            InvalidInput: a model that is quantized already, an entry of `exclude` or `include`
+                that matches nothing, or too little data for learned rounding.
+        """
+        refuse_quantized(folded, "QuantizeStatic")
+        return decide(folded, statistics, self, seed)
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
         """The quantized graph. Pure: equal choices give equal graphs."""
@@ -85,10 +115,12 @@ def quantize_static(
     calibration: Iterable[Any],
     *,
     runtime: str = "onnxruntime",
-    ranges: Method = "squared error",
-    bias_correction: bool = True,
+    ranges: Ranges = "squared error",
+    bias_correction: BiasCorrection = "fast",
     equalize: bool = True,
     exclude: tuple[str, ...] = (),
+    weights: Weights | Mapping[str, Any] = NEAREST_8,
+    include: tuple[str, ...] = (),
 ) -> Traced:
     """Quantize a model to int8 with calibration data.
 
@@ -98,10 +130,7 @@ def quantize_static(
             keyword ones, or `Inputs`. Iterated once; the first batch is the example the model is
             traced with.
         runtime: whose int8 kernels to place quantizers for.
-        ranges: "squared error" or "min-max".
-        bias_correction: take the mean error of rounded weights off the biases.
-        equalize: give the channels before a depthwise convolution one range.
-        exclude: operators to keep in float.
+        ranges, bias_correction, equalize, exclude, weights, include: as of `QuantizeStatic`.
 
     Returns:
         A module called like the original that simulates the int8 arithmetic.
@@ -111,13 +140,15 @@ def quantize_static(
         NoEffect: no operator could be quantized.
         Unsupported: the model cannot be exported.
     """
-    step = QuantizeStatic(runtime, ranges, bias_correction, equalize, exclude)
+    step = QuantizeStatic(
+        runtime, ranges, bias_correction, equalize, exclude, Weights.of(weights), include
+    )
     batches = iter(calibration)
     first = next(batches, None)
     if first is None:
         raise InvalidInput("quantize_static: the calibration data is empty")
-    folded = fold(_trace(model, _as_inputs(first)))
-    calls = (_as_inputs(batch) for batch in itertools.chain([first], batches))
+    folded = fold(trace_inputs(model, as_inputs(first)))
+    calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
     flat = (flatten_call(call.args, call.kwargs) for call in calls)
     choices = step.choose_from(folded, calibrate(folded, flat))
     quantized = step.rewrite(folded, choices)
@@ -125,7 +156,8 @@ def quantize_static(
     return quantized
 
 
-def _as_inputs(batch: Any) -> Inputs:
+def as_inputs(batch: Any) -> Inputs:
+    """A batch as a call: a tensor, a tuple of positional arguments or a dict of keyword ones."""
     if isinstance(batch, Inputs):
         return batch
     if isinstance(batch, Mapping):
@@ -147,10 +179,11 @@ def fold(traced: Traced) -> Traced:
 
 def trace_for(model: nn.Module, goal: Goal) -> Traced:
     """Trace a model with the goal's example call."""
-    return _trace(model, goal.task.inputs)
+    return trace_inputs(model, goal.task.inputs)
 
 
-def _trace(model: nn.Module, inputs: Inputs) -> Traced:
+def trace_inputs(model: nn.Module, inputs: Inputs) -> Traced:
+    """Trace a model with an example call; a batch of 1 is tiled to 2."""
     example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
     axes = {leaf.key: leaf.axes for leaf in example.leaves()}
     return trace(model, example.args, dict(example.kwargs), axes)

@@ -1,7 +1,8 @@
 """PyTorch's own eager execution: the baseline people start from.
 
-The artifact is a `.pt2` program without example inputs; see `bundle`. It holds float graphs only:
-quantized ones can be simulated in eager mode, but there is no int8 kernel to time.
+The artifact is a `.pt2` program without example inputs; see `bundle`. It holds float graphs only,
+in float32 or as `quantize.Cast` made them, and computes in the types they hold: quantized ones can
+be simulated in eager mode, but there is no int8 kernel to time.
 
 Left out: torch.compile, which is a runtime of its own.
 """
@@ -19,6 +20,7 @@ from burnish.graph import Traced
 from burnish.runtimes._runtime import check_precision, ports
 
 FILE = "model.pt2"
+KNOWN = {name: name for name in ("float32", "float16", "bfloat16")}
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Eager:
 
     def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
         """Write `model.pt2` and `artifact.json`."""
-        check_precision(self.name, model, precision, ("float32",))
+        check_precision(self.name, model, precision, KNOWN)
         folder.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")

@@ -1,11 +1,11 @@
 """A traced graph to ONNX, the file that onnxruntime runs and OpenVINO converts.
 
 torch's exporter writes the float operators; our quantize and dequantize become QuantizeLinear and
-DequantizeLinear, with int8 weights as initializers. Every dynamic axis keeps its name. Each ONNX
-node is called as our plans call it ("layer1.0.conv1:conv2d"), for the runtime's counters to be read
-back: the name travels through torch's decompositions in the place of the stack trace, which is the
-one note they keep. What else torch writes about a node (the user's source lines and paths) is
-dropped: an artifact ships.
+DequantizeLinear, with int8 weights as initializers (`_dynamic_onnx` has the dynamic operators).
+Every dynamic axis keeps its name. Each ONNX node is called as our plans call it
+("layer1.0.conv1:conv2d"), for the runtime's counters to be read back: the name travels through
+torch's decompositions in the place of the stack trace, which is the one note they keep. What else
+torch writes about a node (the user's source lines and paths) is dropped: an artifact ships.
 
 Left out: files above 2 GB (external data).
 """
@@ -23,6 +23,7 @@ import torch
 
 from burnish.errors import Unsupported
 from burnish.graph import DEQUANTIZE, QUANTIZE, Traced, operator_names
+from burnish.runtimes._dynamic_onnx import dynamic_translations
 
 Edit = Callable[[Any], None]
 OPSET = 21
@@ -147,4 +148,4 @@ def _translations() -> dict[Any, Any]:
     def dequantize(q: Any, scale: Any, zero_point: Any, axis: int) -> Any:
         return op.DequantizeLinear(q, scale, zero_point, axis=axis)
 
-    return {QUANTIZE: quantize, DEQUANTIZE: dequantize}
+    return {QUANTIZE: quantize, DEQUANTIZE: dequantize, **dynamic_translations()}

@@ -1,7 +1,10 @@
-"""onnxruntime: the ONNX file as torch writes it; float32 and int8 on the CPU.
+"""onnxruntime: the ONNX file as torch writes it; float32, int8 and float16 on the CPU.
 
-Left out: float16 and bfloat16 on the CPU (no kernels worth the name), execution providers beyond
-the ones the worker finds for the target's device.
+A float16 file is for its size: on an x86 CPU onnxruntime (1.31) widens what it has no kernel for
+(nearly everything) with conversions of its own, and is no faster. For bfloat16 it has neither
+kernels nor such conversions: those graphs are refused.
+
+Left out: execution providers beyond the ones the worker finds for the target's device.
 """
 
 from __future__ import annotations
@@ -10,12 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from burnish.bundle import Artifact, Options, Worker
-from burnish.graph import Traced
+from burnish.graph import Traced, operator, operator_names
 from burnish.runtimes._onnx import to_onnx
 from burnish.runtimes._runtime import check_precision, missing, ports, require
 from burnish.runtimes._surgery import keep_floats, merge_pads, pool_globally
 
 FILE = "model.onnx"
+KNOWN = {name: name for name in ("float32", "float16", "int8")}
+
+# Operators and the ONNX ones without a bfloat16 kernel that they become.
+_WITHOUT_BFLOAT16 = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "Conv"),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), "ConvTranspose"),
+    **dict.fromkeys(("linear", "addmm"), "Gemm"),
+    **dict.fromkeys(("matmul", "mm", "bmm"), "MatMul"),
+    **dict.fromkeys(("add", "sub"), "Add"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,7 +44,7 @@ class OnnxRuntime:
     def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
         """Write `model.onnx` and `artifact.json`."""
         require(self.available())
-        check_precision(self.name, model, precision, ("float32", "int8"))
+        check_precision(self.name, model, precision, KNOWN, _why_not(model, precision))
         folder.mkdir(parents=True, exist_ok=True)
         to_onnx(model, folder / FILE, (merge_pads, pool_globally, keep_floats))
         artifact = Artifact(
@@ -50,3 +63,20 @@ class OnnxRuntime:
     def load(self, artifact: Artifact) -> Worker:
         """A worker with the artifact loaded."""
         return Worker(artifact)
+
+
+def _why_not(model: Traced, precision: str) -> str:
+    """Which operators of a bfloat16 graph have no kernel."""
+    if precision != "bfloat16":
+        return ""
+    names = [
+        name
+        for node, name in operator_names(model.graph_module).items()
+        if node.op == "call_function" and operator(node) in _WITHOUT_BFLOAT16
+    ]
+    listed = f", so not for {', '.join(names[:4])}" if names else ""
+    kinds = ", ".join(dict.fromkeys(_WITHOUT_BFLOAT16.values()))
+    return (
+        f": on the CPU it has no bfloat16 kernel for {kinds}{listed}; take float16, or "
+        "bfloat16 with openvino or eager"
+    )

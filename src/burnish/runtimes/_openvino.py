@@ -5,9 +5,14 @@ DequantizeLinear says the same in four nodes, but fixes the integer type: uint8 
 then computes with a zero point where signed int8 would need none. One FakeQuantize over the same
 grid leaves the choice to OpenVINO and gives the same values.
 
-bfloat16 is not another file but an execution hint; the artifact says so in its options.
+The precision "bfloat16" is not another file but an execution hint; the artifact says so in its
+options. "float16" and "bfloat16-weights" are files that hold the weights of a graph cast to those
+types, about half as large, with a conversion behind each: OpenVINO widens them when it loads, and
+computes in the execution type of the options, float32 unless told otherwise. The two are
+independent of one another. Conversions of activations are dropped: OpenVINO would compute a
+bfloat16 convolution in bfloat16 where the machine can, whatever the hint says.
 
-Left out: compressed (float16) storage of float weights.
+Left out: OpenVINO's own compression to float16, which asks nothing about range.
 """
 
 from __future__ import annotations
@@ -23,10 +28,19 @@ import numpy as np
 from burnish.bundle import Artifact, Options, Worker
 from burnish.graph import Traced
 from burnish.runtimes._onnx import to_onnx
+from burnish.runtimes._openvino_lstm import store_lstm_weights
 from burnish.runtimes._runtime import check_precision, missing, ports, require
 from burnish.runtimes._surgery import drop_zero_points, merge_pads
 
 FILES = ("model.xml", "model.bin")
+# The precisions and what the graph holds: "bfloat16" is a hint over a float32 file.
+KNOWN = {
+    "float32": "float32",
+    "bfloat16": "float32",
+    "float16": "float16",
+    "bfloat16-weights": "bfloat16",
+    "int8": "int8",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,7 @@ class OpenVino:
     def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
         """Write `model.xml`, `model.bin` and `artifact.json`."""
         require(self.available())
-        check_precision(self.name, model, precision, ("float32", "bfloat16", "int8"))
+        check_precision(self.name, model, precision, KNOWN)
         openvino = _silent_openvino()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
@@ -50,6 +64,9 @@ class OpenVino:
             to_onnx(model, onnx_file, (merge_pads, drop_zero_points))
             converted = openvino.convert_model(str(onnx_file))
             fuse_quantizers(converted)
+            store_lstm_weights(converted)
+            if KNOWN[precision] in ("float16", "bfloat16"):
+                widen(converted)
             openvino.save_model(converted, str(folder / FILES[0]), compress_to_fp16=False)
         artifact = Artifact(
             folder=folder,
@@ -116,6 +133,34 @@ def fuse_quantizers(model: Any) -> int:
     if fused:
         model.validate_nodes_and_infer_types()
     return fused
+
+
+def widen(model: Any) -> int:
+    """Make every float16 and bfloat16 value float32 but the stored ones; how many those are.
+
+    Conversions from float to float are dropped, and one is put behind each stored tensor.
+    """
+    from openvino import opset13 as ops
+
+    floats = ("f32", "f16", "bf16")
+    stored = []
+    for node in model.get_ordered_ops():
+        kind, type_name = node.get_type_name(), node.get_output_element_type(0).get_type_name()
+        if kind == "Constant" and type_name in floats[1:]:
+            stored.append(node)
+        elif kind == "Convert" and type_name in floats:
+            source = node.input_value(0)
+            if source.get_element_type().get_type_name() in floats:
+                for reader in list(node.output(0).get_target_inputs()):
+                    reader.replace_source_output(source)
+    for node in stored:
+        readers = list(node.output(0).get_target_inputs())
+        wide = ops.convert(node.output(0), "f32")
+        wide.set_friendly_name(f"{node.get_friendly_name()}/widened")
+        for reader in readers:
+            reader.replace_source_output(wide.output(0))
+    model.validate_nodes_and_infer_types()
+    return len(stored)
 
 
 def _dequantizer(node: Any) -> tuple[Any, Any, Any] | None:

@@ -9,12 +9,17 @@ Left out: runtimes that compile for a device other than the one they run on.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from burnish.bundle import Artifact, Port, Worker
 from burnish.errors import MissingExtra, Unsupported
-from burnish.graph import DEQUANTIZE, QUANTIZE, Slot, Traced
+from burnish.graph import DEQUANTIZE, DYNAMIC, QUANTIZE, Slot, Traced
+
+_SMALL = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
 
 class Runtime(Protocol):
@@ -30,7 +35,11 @@ class Runtime(Protocol):
         ...
 
     def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
-        """Write the artifact into `folder`. `precision` is "float32", "bfloat16" or "int8".
+        """Write the artifact into `folder`.
+
+        `precision` is "float32" or "int8"; "float16" for a graph cast to it; "bfloat16" for a graph
+        cast to it or, on OpenVINO, for a float32 file run under its bfloat16 hint, where
+        "bfloat16-weights" is the cast graph.
 
         Raises Unsupported for a precision or operator it has no form for, MissingExtra where it
         is not installed.
@@ -61,14 +70,44 @@ def ports(slots: tuple[Slot, ...]) -> tuple[Port, ...]:
 
 
 def is_quantized(model: Traced) -> bool:
-    """Whether the graph holds our quantize or dequantize operators."""
-    return any(node.target in (QUANTIZE, DEQUANTIZE) for node in model.graph_module.graph.nodes)
+    """Whether the graph holds operators of ours that quantize, dequantize or read integers."""
+    ours = {QUANTIZE, DEQUANTIZE, *DYNAMIC}
+    return any(node.target in ours for node in model.graph_module.graph.nodes)
 
 
-def check_precision(runtime: str, model: Traced, precision: str, known: tuple[str, ...]) -> None:
-    """Unsupported where a precision is unknown to a runtime or contradicts the graph."""
+def cast_to(model: Traced) -> str | None:
+    """ "float16" or "bfloat16" where the graph was cast to it; None where it was not."""
+    module = model.graph_module
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.dtype in _SMALL:
+            return _SMALL[tensor.dtype]
+    for node in module.graph.nodes:
+        if node.kwargs.get("dtype") in _SMALL:
+            return _SMALL[node.kwargs["dtype"]]
+    return None
+
+
+def check_precision(
+    runtime: str, model: Traced, precision: str, known: Mapping[str, str], why_not: str = ""
+) -> None:
+    """Unsupported where a precision is unknown to a runtime or contradicts the graph.
+
+    Args:
+        runtime: its name.
+        model: the graph.
+        precision: what was asked for.
+        known: the precisions the runtime has, each with what a graph must hold for it: "float32",
+            "float16", "bfloat16" or "int8".
+        why_not: why it has no other, to end the refusal with.
+    """
     if precision not in known:
-        raise Unsupported(f"{runtime} artifacts come in {', '.join(known)}, not in {precision!r}")
-    if (precision == "int8") != is_quantized(model):
-        held = "int8" if is_quantized(model) else "float"
-        raise Unsupported(f"asked {runtime} for a {precision} artifact of a {held} graph")
+        names = ", ".join(known)
+        raise Unsupported(f"{runtime} artifacts come in {names}, not in {precision!r}{why_not}")
+    held = "int8" if is_quantized(model) else cast_to(model) or "float32"
+    if known[precision] != held:
+        name = "float" if held == "float32" else held
+        other = [key for key, value in known.items() if value == held]
+        do = f"ask for {' or '.join(map(repr, other))}" if other else "it has none for such a graph"
+        if known[precision] in _SMALL.values() and held == "float32":
+            do += f", or cast the graph first: quantize.Cast({known[precision]!r})"
+        raise Unsupported(f"asked {runtime} for a {precision} artifact of a {name} graph: {do}")
