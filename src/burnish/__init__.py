@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from burnish.goal import Measurement as Measurement
     from burnish.goal import Target as Target
     from burnish.goal import Task as Task
+    from burnish.quantize import quantize_dynamic as quantize_dynamic
     from burnish.quantize import quantize_static as quantize_static
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ _ROOM_OF = {
     "Target": "goal",
     "Task": "goal",
     "optimize": "auto",
+    "quantize_dynamic": "quantize",
     "quantize_static": "quantize",
 }
 

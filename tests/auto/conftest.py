@@ -15,10 +15,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exports:
 
 @pytest.fixture
 def quick(exported: Exports, monkeypatch: pytest.MonkeyPatch) -> Exports:
-    """No export is made twice, no process is started and no page is drawn."""
+    """No export is made twice, no process started, no page drawn and no rounding learned."""
     exported.asked = 0
     monkeypatch.setattr("burnish.auto._optimize.report", lambda folder: folder / "report.html")
     monkeypatch.setattr("burnish.auto._workshop.export", exported)
     monkeypatch.setattr("burnish.auto._workshop.load", Here)
     monkeypatch.setattr("burnish.auto._optimize.load", Here)
+    monkeypatch.setattr("burnish.auto._search.REFINEMENTS", ("refined",))
     return exported

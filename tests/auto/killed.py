@@ -92,6 +92,7 @@ def main(runs: Path, exports: Exports, moments: list[str]) -> None:
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
     patch = pytest.MonkeyPatch()
     patch.setattr("burnish.auto._workshop.export", exports)
+    patch.setattr("burnish.auto._search.REFINEMENTS", ("refined",))
     for room in ("_workshop", "_optimize"):
         patch.setattr(f"burnish.auto.{room}.load", Here)
     for moment in moments:

@@ -42,7 +42,7 @@ def test_out_of_time_the_best_so_far_is_returned_with_the_reason(tmp_path: Path)
     """Every race takes a minute. The same call carries the run on, and repeats nothing."""
     raced: list[tuple[str, ...]] = []
     stops = (
-        (FLOAT, "the allowance of 0.5 minutes was spent before: static int8"),
+        (FLOAT, "the allowance of 0.5 minutes was spent before: int8"),
         (INT8, "the allowance of 0.5 minutes was spent before: free reverts"),
         (INT8, "every phase of the search was finished"),
     )
@@ -94,7 +94,7 @@ def test_the_allowance_covers_what_comes_before_the_search(tmp_path: Path) -> No
         trained(), goal(task(validation=Slow()), minutes=0.5), bench, tmp_path / "run"
     ).report
     assert record["pick"]["label"] == FLOAT
-    assert "before: static int8" in record["stopped"]
+    assert "before: int8" in record["stopped"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -117,6 +117,7 @@ def whole(exported: Exports, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         patched.setattr("burnish.auto._workshop.export", exported)
         patched.setattr("burnish.auto._workshop.load", Here)
         patched.setattr("burnish.auto._optimize.load", Here)
+        patched.setattr("burnish.auto._search.REFINEMENTS", ("refined",))
         result, bench = run(tmp_path_factory.mktemp("whole") / "run")
     return result, bench
 
@@ -156,8 +157,7 @@ def test_killed_at_several_moments(
 ) -> None:
     num = len(keys_of(whole[0].run_folder))
     assert num > 15
-    moments = ["7.torn", f"{num - 3}", f"{num - 1}.torn"]
-    moments += ["export:onnxruntime-int8", "3.torn+9+bundle"]
+    moments = ["7.torn", f"{num - 1}.torn", "export:onnxruntime-int8", "3.torn+9+bundle"]
     kill(exported, tmp_path, moments)
     for moment in moments:
         carries_on(tmp_path / moment.replace(":", "-"), *whole)
@@ -179,7 +179,7 @@ def test_the_journal_of_the_run_that_is_killed_covers_every_kind_of_work(
     whole: tuple[Result, MadeUp],
 ) -> None:
     kinds = {key.split(":")[0] for key in keys_of(whole[0].run_folder)}
-    assert kinds == {"baseline", "export", "quality", "race", "operators", "error", "test"}
+    assert kinds == {"baseline", "export", "quality", "race", "operators", "sensitivity", "test"}
 
 
 # --- a folder that changed

@@ -25,7 +25,8 @@ from tests.auto.made_up import MadeUp, data, goal, task, trained
 
 TOP = {
     "schema", "title", "created", "burnish", "goal", "environment", "fingerprint", "reference",
-    "candidates", "pick", "stopped", "failures", "coverage", "recovery", "phases", "notes",
+    "candidates", "pick", "stopped", "failures", "coverage", "sensitivity", "recovery",
+    "phases", "notes",
 }  # fmt: skip
 CANDIDATE = {
     "label", "runtime", "precision", "threads", "status", "reason", "accepted", "frontier",
@@ -344,5 +345,5 @@ def test_on_the_real_clock(tmp_path: Path) -> None:
     assert picked["memory_mb"] > 10
     assert picked["load_s"] > 0
     assert {phase["name"] for phase in record["phases"]} == {
-        "float baselines", "static int8", "free reverts", "recovery", "finalists",
+        "float baselines", "int8", "free reverts", "sensitivity", "recovery", "finalists",
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,19 +19,24 @@ from burnish.auto._recover import (
     seconds_by_operator,
     slower_in_int8,
 )
+from burnish.auto._steps import STEPS
 from burnish.auto._trial import Built, Variant
 from burnish.auto._workshop import Workshop
 from burnish.bundle import OpTime
-from burnish.quantize import Coverage
+from burnish.quantize import Coverage, QuantizeStatic, Sensitivity
+from burnish.quantize._sensitivity_table import SensitivityRow
+from burnish.recipe import load_history, replay
 from tests.auto.made_up import (
     OPERATORS,
     MadeUp,
     by_precision,
     candidate,
+    data,
     goal,
     quietly,
     task,
     trained,
+    two_channels,
     with_outliers_at_the_input,
     with_outliers_inside,
 )
@@ -49,7 +54,10 @@ def excluded(record: Mapping[str, Any], label: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_one_layer_that_int8_ruins_is_the_one_that_goes_back(tmp_path: Path) -> None:
+def test_one_layer_that_int8_ruins_is_the_one_that_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("burnish.auto._search.REFINEMENTS", ("refined", "learned"))
     bench = MadeUp(by_precision(2, 1))
     record = quietly(with_outliers_at_the_input(), goal(task(2)), bench, tmp_path / "run").report
     assert candidate(record, INT8)["verdict"]["state"] == "fails"
@@ -61,21 +69,22 @@ def test_one_layer_that_int8_ruins_is_the_one_that_goes_back(tmp_path: Path) -> 
     assert candidate(record, pick)["num_int8"] == 3
     assert record["pick"]["state"] == "verified"
     told = [note["what"] for note in record["recovery"] if note["label"] == INT8]
-    assert told[0].startswith("ranked 4 operators, first first:conv2d")
+    assert told[0] == "refined, with every operator still in int8: fails"
+    assert told[1] == "learned, with every operator still in int8: fails"
+    assert told[2].startswith("ranked 4 operators, first first:conv2d")
     assert "1 operator in float: holds" in told
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_pair_is_found_and_what_was_unnecessary_is_put_back(tmp_path: Path) -> None:
+def test_a_pair_that_only_together_regains_quality_is_found(tmp_path: Path) -> None:
     """The value between two layers is ruined for as long as either of them is in int8."""
     bench = MadeUp(by_precision(2, 1))
     record = quietly(with_outliers_inside(), goal(), bench, tmp_path / "run").report
     pick = record["pick"]["label"]
     assert excluded(record, pick) == ["second:conv2d", "third:conv2d"]
     assert candidate(record, pick)["verdict"]["state"] == "holds"
-    told = " / ".join(note["what"] for note in record["recovery"])
-    assert "1 operator in float: fails" in told
-    assert "turned out unnecessary: back in int8" in told
+    told = [note["what"] for note in record["recovery"]]
+    assert told[-2:] == ["1 operator in float: fails", "2 operators in float: holds"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -87,7 +96,7 @@ def test_a_recovered_model_that_is_slower_is_not_picked(tmp_path: Path) -> None:
         with_outliers_at_the_input(), goal(task(2)), MadeUp(seconds), tmp_path / "run"
     ).report
     assert record["pick"]["label"] == "onnxruntime float32, 1 thread"
-    assert len(record["candidates"]) == 3
+    assert [c["label"] for c in record["candidates"] if "-but-" in c["folder"]]
 
 
 SLOW = {"second:conv2d": 9e-4}
@@ -134,6 +143,43 @@ def test_nothing_is_reverted_where_all_are_faster_or_all_are_slower(tmp_path: Pa
         assert record["recovery"] == []
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_refinement_that_holds_is_taken_before_any_layer_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def static(variant: Variant) -> QuantizeStatic:
+        """A refinement that does know better: it leaves the ruined layer in float."""
+        if variant.recipe == "static":
+            return QuantizeStatic(variant.runtime, exclude=variant.exclude)
+        assert variant.recipe == "refined"
+        return QuantizeStatic(variant.runtime, exclude=("first",), bias_correction="sequential")
+
+    monkeypatch.setattr("burnish.auto._recipes._static", static)
+    model, run = with_outliers_at_the_input(), tmp_path / "run"
+    record = quietly(model, goal(task(2)), MadeUp(by_precision(2, 1)), run).report
+    assert candidate(record, INT8)["verdict"]["state"] == "fails"
+    assert record["pick"]["label"] == "onnxruntime int8 refined, 1 thread"
+    assert [note["what"] for note in record["recovery"]] == [
+        "refined, with every operator still in int8: holds"
+    ]
+    history = load_history(run / "candidates" / "onnxruntime-int8-refined")
+    again = replay(model, history, STEPS)
+    images = two_channels(data("validation", 400))[0]
+    agree = (again(images).argmax(1) == model(images).argmax(1)).float().mean()
+    assert agree > 0.98
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_each_operator_costs_alone_is_in_the_report(tmp_path: Path) -> None:
+    record = quietly(trained(), goal(), MadeUp(by_precision(2, 1)), tmp_path / "run").report
+    rows = record["sensitivity"][INT8]
+    assert {row["operator"] for row in rows} == set(OPERATORS)
+    errors = [row["output_error"] for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] > 0
+    assert all(-1 <= row["metric_change"] <= 1 for row in rows)
+
+
 # --- a runtime's counters, attributed
 
 ROWS = (
@@ -151,7 +197,7 @@ def test_times_are_attributed_to_our_operators() -> None:
         OpTime("conv_quant", "Conv", 0.25),
         OpTime("conv~2/quantize", "Reorder", 0.5),
         OpTime("conv#2", "Conv", 4.0),
-        OpTime("relu", "Relu", 8.0),
+        OpTime("fused relu", "Relu", 8.0),
         OpTime("block.conv:conv2d/fused", "Conv", 16.0),
         OpTime("convolve", "Conv", 100.0),
         OpTime("gemm_12", "Gemm", 100.0),
@@ -177,25 +223,25 @@ def test_slower_is_slower_beyond_doubt_and_known_on_both_sides() -> None:
 # --- the ladder, on made-up worlds
 
 
-class Quiet:
-    """A narrator that says nothing."""
-
-    def watch(self, items: Iterable[Any], title: str) -> Iterator[Any]:
-        return iter(items)
-
-
 @dataclass
 class World:
-    """Stands for a workshop: a variant is good where `good` says so of what it leaves in float."""
+    """Stands for a workshop: a variant is good where `good` says so of what it leaves in float.
+
+    `errors` are what each operator costs alone.
+    """
 
     good: Callable[[frozenset[str]], bool]
     errors: Mapping[str, float]
     refused: frozenset[str] = frozenset()
     built: list[frozenset[str]] = field(default_factory=list)
-    narrator: Quiet = field(default_factory=Quiet)
 
-    def output_error(self, variant: Variant, samples: int) -> float:
-        return sum(e for name, e in self.errors.items() if name not in variant.exclude)
+    def sensitivity(self, variant: Variant) -> Sensitivity:
+        rows = [
+            SensitivityRow(name, "conv2d", error, None, error, 0.0)
+            for name, error in self.errors.items()
+            if name not in variant.exclude
+        ]
+        return Sensitivity(tuple(rows), "output error", 1)
 
     def build(self, variant: Variant) -> Built | None:
         floats = frozenset(variant.exclude)
@@ -280,6 +326,14 @@ def test_a_rung_that_cannot_be_built_does_not_hold() -> None:
     assert "1 operator in float: failed" in sought.steps
     assert sought.found is not None
     assert sought.found.variant.exclude == ("b",)
+
+
+def test_what_turns_out_unnecessary_is_put_back() -> None:
+    world = World(lambda floats: "d" in floats, {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0, "e": 0.0})
+    sought = world.climb()
+    assert sought.found is not None
+    assert sought.found.variant.exclude == ("d",)
+    assert sought.steps[-1] == "a turned out unnecessary: back in int8"
 
 
 def test_nothing_is_tried_without_an_operator_to_spare() -> None:

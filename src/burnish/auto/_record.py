@@ -52,6 +52,10 @@ def report_record(
             for trial in found.trials.values()
             if trial.built.coverage
         },
+        "sensitivity": {
+            label: [asdict(row) for row in table.ranked()]
+            for label, table in found.sensitivity.items()
+        },
         "recovery": [{"label": label, "what": what} for label, what in found.recovery],
         "phases": [{"name": name, "seconds": seconds} for name, seconds in found.phases],
         "notes": _notes(search),

@@ -3,9 +3,9 @@
 *Free reverts*: operators that the runtime's own counters show slower in int8 than in float go back
 to float before anything else is asked: it costs no time and can only help quality.
 
-*The ladder*, where the verdict is not good enough: each operator's worth is how much of the output
-error disappears when it alone goes back to float (simulated, on a few calibration samples), per
-microsecond that going back costs on this machine (the median, where no counter tells). Operators
+*The ladder*, where the verdict is not good enough: each operator's worth is the error it puts on
+the outputs when it alone is in int8 (simulated, on a few calibration samples), per microsecond that
+going back to float costs on this machine (the median, where no counter tells). Operators
 are reverted in that order, in doubling steps until the verdict holds, then by bisection to the
 shortest prefix that holds; then each one is put back in turn, the least worthy first, and stays in
 int8 if the verdict still holds. Every rung is exported and answers the validation data; only the
@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from burnish.auto._trial import Built, Trial, Variant
 from burnish.auto._workshop import Workshop
 from burnish.bundle import OpTime
+from burnish.errors import Unsupported
 from burnish.quantize import Coverage
 
+FUSED = "fused "  # how onnxruntime's names of fused convolutions begin
 SLOWER = 1.2
 LEAST_COST = 1e-7
-SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def seconds_by_operator(times: Sequence[OpTime], rows: Sequence[Coverage]) -> di
     names = sorted(owner, key=len, reverse=True)
     found: dict[str, float] = {}
     for op in times:
-        name = next((n for n in names if op.name == n or _derived(op.name, n)), None)
+        kernel = op.name.removeprefix(FUSED)
+        name = next((n for n in names if kernel == n or _derived(kernel, n)), None)
         if name is not None:
             found[owner[name]] = found.get(owner[name], 0.0) + op.seconds
     return found
@@ -90,9 +92,10 @@ def climb(
     """
     if len(start.int8) < 2:
         return Sought(None, ("its one int8 operator is all there is to revert",))
-    order = _ordered(workshop, start, cost, time_left)
-    if not order:
-        return Sought(None, ("no time was left to rank the operators",))
+    try:
+        order = _ordered(workshop, start, cost)
+    except Unsupported as error:
+        return Sought(None, (f"the operators could not be ranked: {error}",))
     steps = [f"ranked {len(order)} operators, first {', '.join(order[:3])}"]
     tried: dict[int, Built | None] = {}
 
@@ -145,19 +148,13 @@ def _put_back(
     return Sought(best, tuple(steps))
 
 
-def _ordered(
-    workshop: Workshop, start: Built, cost: Mapping[str, float], time_left: Callable[[], bool]
-) -> list[str]:
-    base = workshop.output_error(start.variant, SAMPLES)
+def _ordered(workshop: Workshop, start: Built, cost: Mapping[str, float]) -> list[str]:
     usual = statistics.median(cost.values()) if cost else LEAST_COST
-    worth: dict[str, float] = {}
-    for name in workshop.narrator.watch(start.int8, f"ranking {start.variant.label}"):
-        if not time_left():
-            return []
-        alone = start.variant.but((*start.variant.exclude, name))
-        regained = base - workshop.output_error(alone, SAMPLES)
-        worth[name] = regained / max(cost.get(name, usual), LEAST_COST)
-    return sorted(worth, key=lambda name: -worth[name])
+    worth = {
+        row.operator: row.output_error / max(cost.get(row.operator, usual), LEAST_COST)
+        for row in workshop.sensitivity(start.variant).rows
+    }
+    return sorted(start.int8, key=lambda name: (-worth.get(name, 0.0), name))
 
 
 def reverted_cost(floats: Mapping[str, float], int8: Mapping[str, float]) -> dict[str, float]:

@@ -1,21 +1,23 @@
 """The search: baselines, int8, what is slower, what lost quality, and the finalists.
 
     1. float artifacts on every runtime, threads swept; the fastest float32 one is the reference
-    2. static int8 on each runtime that has it
+    2. int8 on each runtime that has it: static, and dynamic where there are no convolutions
+       what each operator costs alone is simulated, for the report and the ladder
     3. int8 operators that are slower than float go back to float, for free
-    4. where quality does not hold, the recovery ladder
+    4. where quality does not hold, refinements that cost no time, then the recovery ladder
     5. the best that are acceptable race once more against the reference, for the pick
 
 Each phase asks whether the wall-clock allowance is spent; the best so far is always kept, and the
 reason for stopping with it.
 
-Left out: combining techniques; there is one so far.
+Left out: combining quantization with other techniques; there is none so far.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from burnish.auto._recipes import dynamic_pays
 from burnish.auto._recover import (
     climb,
     fastest,
@@ -27,9 +29,12 @@ from burnish.auto._recover import (
 from burnish.auto._trial import Built, Trial, Variant
 from burnish.auto._workshop import Workshop
 from burnish.bench import Race, Ratio
-from burnish.errors import RuntimeFailed, Unreliable
+from burnish.errors import RuntimeFailed, Unreliable, Unsupported
+from burnish.quantize import Sensitivity
 
 INT8_RUNTIMES = ("onnxruntime", "openvino")
+DYNAMIC_RUNTIMES = ("onnxruntime",)
+REFINEMENTS = ("refined", "learned")
 PARITY = 1e-3
 SECONDS = 6.0
 FINAL_SECONDS = 12.0
@@ -43,6 +48,7 @@ class Found:
     trials: dict[str, Trial] = field(default_factory=dict)
     races: dict[str, Race] = field(default_factory=dict)
     reference: Trial | None = None
+    sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
     recovery: list[tuple[str, str]] = field(default_factory=list)
     phases: list[tuple[str, float]] = field(default_factory=list)
     stopped: str = ""
@@ -107,8 +113,9 @@ class Search:
         """All phases, or as many as the allowance lets."""
         phases = (
             ("float baselines", self.baselines),
-            ("static int8", self.int8),
+            ("int8", self.int8),
             ("free reverts", self.free_reverts),
+            ("sensitivity", self.sensitivity),
             ("recovery", self.recover),
             ("finalists", self.finalists),
         )
@@ -140,6 +147,8 @@ class Search:
             variants.append(Variant(runtime, "float32"))
             if runtime == "openvino" and self.bfloat16:
                 variants.append(Variant(runtime, "bfloat16"))
+            if runtime == "openvino" and self.goal.budget.minimise == "size":
+                variants.append(Variant(runtime, "float16"))
         trials = self._threaded(self._built(variants))
         if not trials:
             return
@@ -167,9 +176,12 @@ class Search:
     # --- 2
 
     def int8(self) -> None:
-        """Static int8 for each runtime that has int8 kernels."""
-        self.shop.narrator.say("static int8")
+        """Static int8 for each runtime that has int8 kernels; dynamic where it may pay."""
+        self.shop.narrator.say("int8")
         variants = [Variant(r, "int8") for r in self.runtimes if r in INT8_RUNTIMES]
+        if dynamic_pays(self.shop.folded):
+            found = [r for r in self.runtimes if r in DYNAMIC_RUNTIMES]
+            variants += [Variant(r, "int8", recipe="dynamic") for r in found]
         self._race_in("int8", self._built(variants))
 
     def _race_in(self, what: str, built: list[Built]) -> None:
@@ -179,6 +191,17 @@ class Search:
         field_ = [self.found.reference, *trials]
         race = self.shop.race(what, field_, max(SECONDS, 1.5 * len(field_)))
         self.found.add(race, trials)
+
+    def sensitivity(self) -> None:
+        """What each operator of the fastest static int8 variant costs alone, for the report."""
+        found = [self._fastest(runtime, "int8", dynamic=False) for runtime in INT8_RUNTIMES]
+        trial = fastest([t for t in found if t is not None], self.found.seconds())
+        if trial is None:
+            return
+        try:
+            self.found.sensitivity[trial.label] = self.shop.sensitivity(trial.built.variant)
+        except Unsupported as error:
+            self._note(trial.label, f"what each operator costs was not taken: {error}")
 
     # --- 3
 
@@ -215,11 +238,13 @@ class Search:
             seconds_by_operator(self.shop.op_times(trial), rows),
         )
 
-    def _fastest(self, runtime: str, precision: str) -> Trial | None:
+    def _fastest(self, runtime: str, precision: str, dynamic: bool = True) -> Trial | None:
         mine = [
             trial
             for trial in self.found.trials.values()
-            if trial.built.variant.runtime == runtime and trial.built.variant.precision == precision
+            if trial.built.variant.runtime == runtime
+            and trial.built.variant.precision == precision
+            and (dynamic or trial.built.variant.recipe != "dynamic")
         ]
         return fastest(mine, self.found.seconds())
 
@@ -228,7 +253,7 @@ class Search:
     def recover(self) -> None:
         """The ladder, for each runtime without an int8 variant of good enough quality."""
         for runtime in INT8_RUNTIMES:
-            trial = self._fastest(runtime, "int8")
+            trial = self._fastest(runtime, "int8", dynamic=False)
             if trial is None or self._settled(runtime) or not self.time_left():
                 continue
             state = trial.built.verdict["state"]
@@ -238,6 +263,10 @@ class Search:
                 said = f"even float32 gets the verdict {plain.verdict['state']!r}"
                 self._note(trial.label, f"nothing reverted, {said}: {plain.verdict['reason']}")
                 continue
+            refined = self._refine(trial)
+            if refined is not None:
+                self._race_in(f"refined:{runtime}", [refined])
+                continue
             floats, int8 = self._operator_seconds(trial)
             cost = reverted_cost(floats, int8)
             sought = climb(self.shop, trial.built, cost, self.time_left, self.enough)
@@ -246,12 +275,31 @@ class Search:
             if sought.found is not None:
                 self._race_in(f"recovered:{runtime}", [sought.found])
 
+    def _refine(self, trial: Trial) -> Built | None:
+        """The same operators in int8, chosen with more care; None where that is not enough."""
+        if trial.built.variant.recipe != "static":
+            return None
+        for recipe in REFINEMENTS:
+            if not self.time_left():
+                return None
+            built = self.shop.build(replace(trial.built.variant, recipe=recipe))
+            if built is None:
+                continue
+            state = built.verdict["state"]
+            self._note(trial.label, f"{recipe}, with every operator still in int8: {state}")
+            if self.enough(built):
+                return built
+        return None
+
     def _settled(self, runtime: str) -> bool:
-        """Whether some int8 variant of the runtime has good enough quality."""
+        """Whether some int8 variant of good enough quality is static, or the fastest there is."""
+        fastest = self._fastest(runtime, "int8")
         return any(
             self.enough(trial.built)
             for trial in self.found.trials.values()
-            if trial.built.variant.runtime == runtime and trial.built.variant.precision == "int8"
+            if trial.built.variant.runtime == runtime
+            and trial.built.variant.precision == "int8"
+            and (trial.built.variant.recipe != "dynamic" or trial is fastest)
         )
 
     # --- 5

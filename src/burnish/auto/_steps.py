@@ -6,6 +6,19 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from burnish.core import Rewrite
-from burnish.quantize import QuantizeStatic
+from burnish.quantize import (
+    Cast,
+    CrossLayerEqualization,
+    QuantizeDynamic,
+    QuantizeStatic,
+    SmoothQuant,
+)
 
-STEPS: Mapping[str, Callable[..., Rewrite]] = MappingProxyType({"QuantizeStatic": QuantizeStatic})
+_KNOWN: tuple[type[Rewrite], ...] = (
+    Cast,
+    CrossLayerEqualization,
+    QuantizeDynamic,
+    QuantizeStatic,
+    SmoothQuant,
+)
+STEPS: Mapping[str, Callable[..., Rewrite]] = MappingProxyType({s.__name__: s for s in _KNOWN})

@@ -1,4 +1,4 @@
-"""One candidate of a search: which runtime, which precision, what stays float, and what is known.
+"""One candidate of a search: runtime, precision, how it was quantized, what stays float.
 
 A `Variant` is what is exported and answered once; a `Trial` is a variant with a number of threads,
 which is what is timed.
@@ -18,27 +18,35 @@ from burnish.quantize import Coverage
 
 @dataclass(frozen=True)
 class Variant:
-    """A runtime, a precision ("float32", "bfloat16", "int8"), and operators kept in float."""
+    """A runtime, a precision, and for int8 the recipe and the operators kept in float.
+
+    Precisions are "float32", "bfloat16", "float16" and "int8".
+    """
 
     runtime: str
     precision: str
     exclude: tuple[str, ...] = ()
+    recipe: str = "static"
 
     @property
     def key(self) -> str:
         """The name of its folder and of its entries in the journal."""
+        name = f"{self.runtime}-{self.precision}"
+        name += "" if self.recipe == "static" else f"-{self.recipe}"
         if not self.exclude:
-            return f"{self.runtime}-{self.precision}"
+            return name
         text = json.dumps(sorted(self.exclude))
         digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-        return f"{self.runtime}-{self.precision}-but-{len(self.exclude)}-{digest}"
+        return f"{name}-but-{len(self.exclude)}-{digest}"
 
     @property
     def label(self) -> str:
         """What a person reads."""
+        name = f"{self.runtime} {self.precision}"
+        name += "" if self.recipe == "static" else f" {self.recipe}"
         if not self.exclude:
-            return f"{self.runtime} {self.precision}"
-        return f"{self.runtime} {self.precision}, {len(self.exclude)} in float ({self.key[-4:]})"
+            return name
+        return f"{name}, {len(self.exclude)} in float ({self.key[-4:]})"
 
     def but(self, exclude: tuple[str, ...]) -> Variant:
         """The same with other operators in float."""
@@ -83,8 +91,9 @@ class Trial:
         return self.built.artifact.with_options(threads=self.threads)
 
     @property
-    def simplicity(self) -> tuple[int, int, int]:
+    def simplicity(self) -> tuple[int, int, int, int]:
         """Less is simpler: how a tie inside the noise is broken."""
-        order = {"float32": 0, "bfloat16": 1, "int8": 2}
         variant = self.built.variant
-        return (order[variant.precision], len(variant.exclude), self.threads)
+        precision = ("float32", "bfloat16", "float16", "int8").index(variant.precision)
+        recipe = ("dynamic", "static", "refined", "learned").index(variant.recipe)
+        return (precision, recipe, len(variant.exclude), self.threads)

@@ -10,9 +10,10 @@ Left out: building several variants at a time (two at once would share the cores
 from __future__ import annotations
 
 import hashlib
+import itertools
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +33,20 @@ from burnish.auto._quality import (
     through,
     verdict_json,
 )
+from burnish.auto._recipes import Maker
 from burnish.auto._trial import Built, Trial, Variant
 from burnish.bench import Race
 from burnish.bundle import Artifact, OpTime, Worker
-from burnish.core import Applied, settings_of
+from burnish.core import Applied
 from burnish.errors import Damaged, InvalidInput, NoEffect, RuntimeFailed, Unsupported
 from burnish.goal import Goal
-from burnish.graph import Traced, flatten_call, trace
-from burnish.quantize import (
-    Coverage,
-    QuantizeStatic,
-    Statistics,
-    calibrate,
-    coverage,
-    fold,
-)
+from burnish.graph import flatten_call, trace
+from burnish.metrics import scores
+from burnish.quantize import Coverage, Sensitivity, fold
 from burnish.recipe import Store, load_history, save_history
 from burnish.runtimes import export, load
 
+FEW_CALLS, FEW_SAMPLES = 4, 8
 FAILURES = (RuntimeFailed, Unsupported, Damaged, NoEffect)
 
 
@@ -71,7 +68,7 @@ class Workshop:
             axes = {leaf.key: leaf.axes for leaf in example.leaves()}
             self.traced = trace(model, example.args, dict(example.kwargs), axes)
             self.folded = fold(self.traced)
-        self._statistics: Statistics | None = None
+        self.maker = Maker(self.folded, self._calibration, goal.seed)
         self._baselines: dict[str, Answers] = {}
         self._built: dict[str, Built | None] = {}
 
@@ -91,13 +88,12 @@ class Workshop:
                 self._baselines[split] = answers
         return self._baselines[split]
 
-    def statistics(self) -> Statistics:
-        """Calibration, taken when first needed."""
-        if self._statistics is None:
-            calls = self.goal.task.calls("calibration")
-            flat = [flatten_call(call.args, call.kwargs) for call in calls]
-            self._statistics = calibrate(self.folded, flat, self.narrator.watch)
-        return self._statistics
+    def _calibration(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """The calibration data as flat calls, batch by batch, with a bar."""
+        task = self.goal.task
+        for batch in self.narrator.watch(task.data("calibration"), "calibrating"):
+            call = task.call(batch)
+            yield flatten_call(call.args, call.kwargs)
 
     # --- variants
 
@@ -144,39 +140,31 @@ class Workshop:
 
     def _export(self, variant: Variant) -> dict[str, Any]:
         place = self.store.candidate(variant.key)
-        if variant.precision == "int8":
-            self.statistics()  # has a bar of its own
+        try:
+            self.maker.prepare(variant)
+        except FAILURES as error:
+            return {"failed": f"{type(error).__name__}: {error}"}
         with self.narrator.busy(f"exporting {variant.label}"), self.store.writing(place):
             for unfinished in place.glob(".export-*"):  # of a run that was killed
                 shutil.rmtree(unfinished)
             scratch = Path(tempfile.mkdtemp(dir=place, prefix=".export-"))
             try:
-                graph, history, rows = self._graph(variant)
-                artifact = export(graph, variant.runtime, scratch, precision=variant.precision)
+                made = self.maker.make(variant)
+                artifact = export(made.graph, variant.runtime, scratch, precision=variant.precision)
             except FAILURES as error:
                 shutil.rmtree(scratch)
                 return {"failed": f"{type(error).__name__}: {error}"}
             final = place / "artifact"
             shutil.rmtree(final, ignore_errors=True)
             artifact.folder.rename(final)
-            save_history(place, history)
+            save_history(place, made.history)
         return {
             "folder": str(final.relative_to(self.store.folder)),
             "sha256": _digests(Artifact.open(final)),
-            "int8": [row.operator for row in rows if row.state == "int8"],
-            "num_operators": len(rows),
-            "coverage": [vars(row) for row in rows],
+            "int8": [row.operator for row in made.coverage if row.state == "int8"],
+            "num_operators": len(made.coverage),
+            "coverage": [vars(row) for row in made.coverage],
         }
-
-    def _graph(self, variant: Variant) -> tuple[Traced, tuple[Applied, ...], tuple[Coverage, ...]]:
-        if variant.precision != "int8":
-            return self.folded, (), ()
-        step = QuantizeStatic(runtime=variant.runtime, exclude=variant.exclude)
-        choices = step.choose_from(self.folded, self.statistics())
-        graph = step.rewrite(self.folded, choices)
-        assert isinstance(graph, Traced)
-        applied = Applied("QuantizeStatic", settings_of(step), choices)
-        return graph, (applied,), coverage(choices)
 
     def history(self, built: Built) -> tuple[Applied, ...]:
         """The history of a built variant, from the run folder."""
@@ -283,37 +271,37 @@ class Workshop:
 
     # --- simulation
 
-    def output_error(self, variant: Variant, samples: int) -> float:
-        """Mean squared error of a variant's simulated outputs against the float model's.
+    def sensitivity(self, variant: Variant) -> Sensitivity:
+        """What each int8 operator of a static variant costs alone.
 
-        On the first `samples` calibration samples, as a share of the float outputs' power.
+        Simulated on a few calibration samples, with the change of the metric where these have
+        targets and the metric scores samples one by one.
         """
-        return float(
-            self.store.once(f"error:{variant.key}", lambda: self._output_error(variant, samples))
-        )
 
-    def _output_error(self, variant: Variant, samples: int) -> float:
-        tensors = self._few(samples)
-        with torch.inference_mode():
-            wanted = self.folded.graph_module(*tensors)
-            try:
-                given = self._graph(variant)[0].graph_module(*tensors)
-            except NoEffect:
-                return 0.0
-        error = power = 0.0
-        for mine, theirs in zip(given, wanted, strict=True):
-            if theirs.is_floating_point():
-                finite = theirs.isfinite()  # a mask of minus infinity is the same in both
-                error += float(((mine - theirs)[finite].double() ** 2).sum())
-                power += float((theirs[finite].double() ** 2).sum())
-        return error / power if power else error
+        def work() -> dict[str, Any]:
+            self.maker.prepare(variant)
+            calls, targets = self._few()
+            score = None if targets is None else self._score
+            with self.narrator.busy(f"what each operator of {variant.label} costs"):
+                return self.maker.sensitivity(variant, calls, targets, score).to_json()
 
-    def _few(self, samples: int) -> tuple[torch.Tensor, ...]:
-        call = next(iter(self.goal.task.calls("calibration")))
-        example = self.goal.task.inputs
-        inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
-        size = min(samples, inputs.batch_size())
-        return flatten_call(*_call_of(inputs.resized(size)))
+        return Sensitivity.from_json(self.store.once(f"sensitivity:{variant.key}", work))
+
+    def _score(self, output: Any, target: Any) -> Any:
+        return scores(self.goal.task.metric, output, target)
+
+    def _few(self) -> tuple[list[tuple[torch.Tensor, ...]], list[Any] | None]:
+        """A few samples of the first calibration batches, with their targets or None for those."""
+        task, calls, targets = self.goal.task, [], []
+        judged = task.metric.kind != "set" and task.predict is None
+        for batch in itertools.islice(task.data("calibration"), FEW_CALLS):
+            call, example = task.call(batch), task.inputs
+            inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
+            size = min(FEW_SAMPLES, inputs.batch_size())
+            calls.append(flatten_call(*_call_of(inputs.resized(size))))
+            judged = judged and isinstance(call.target, torch.Tensor | np.ndarray | list)
+            targets.append(call.target[:size] if judged else None)
+        return calls, targets if judged else None
 
     # --- telling
 
