@@ -1,9 +1,10 @@
-"""What every tool is given and what it hands back: the same photos, the same file, one form.
+"""What passes between the benchmark and the tools it compares, each a process of its own.
 
-Given, in the folder WORK: `task.json`, `float32.onnx`, and `images.u8`, all photos as bytes
-[n, 3, 224, 224], the calibration photos first; as float32 they are (byte - 127) / 128. Handed back,
-in the folder OUT: the quantized file and `done.json`. A tool is a script called as
-`python TOOL.py WORK OUT`, so that each runs in an environment that may know nothing of the others.
+In the folder WORK: `task.json`, the float model as `float32.onnx`, and for each of its inputs
+`NAME.raw`, all samples one after the other, those that calibrate first. Photos are kept as bytes
+and become float32 when read. Handed back, in the folder OUT: the quantized file and `done.json`. A
+tool is a script called as `python TOOL.py WORK OUT`, so that each runs in an environment that may
+know nothing of the others.
 """
 
 from __future__ import annotations
@@ -11,31 +12,74 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-SHAPE = (3, 224, 224)
-INPUT = "inputs"
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One input's samples in a file: (what is stored - offset) / divisor, as `dtype`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    stored: str
+    offset: float = 0.0
+    divisor: float = 1.0
+
+    def read(self, folder: Path, start: int, stop: int) -> NDArray[Any]:
+        """Samples start to stop, [stop - start, *shape]."""
+        kept, size = np.dtype(self.stored), int(np.prod(self.shape))
+        at = start * size * kept.itemsize
+        flat = np.fromfile(self.path(folder), kept, (stop - start) * size, offset=at)
+        values = flat.reshape(-1, *self.shape)
+        if (self.offset, self.divisor) == (0.0, 1.0):
+            return np.asarray(values, dtype=self.dtype)
+        scaled = (values.astype(np.float32) - self.offset) / self.divisor
+        return np.asarray(scaled, dtype=self.dtype)
+
+    def append(self, folder: Path, values: NDArray[Any]) -> None:
+        """Write samples behind those that are there."""
+        if (self.offset, self.divisor) != (0.0, 1.0):
+            values = (values * self.divisor + self.offset).round()
+        with self.path(folder).open("ab") as file:
+            file.write(np.ascontiguousarray(values, dtype=self.stored).tobytes())
+
+    def path(self, folder: Path) -> Path:
+        """Where they lie."""
+        return folder / f"{self.name}.raw"
 
 
 @dataclass(frozen=True)
 class Given:
-    """The task: where the files are, how many threads, how many photos calibrate."""
+    """The task: which model, where the files are, how many threads, how many samples calibrate.
+
+    `sources` says where a tool of ours finds the data and the trained weights of the model.
+    """
 
     work: Path
+    model: str
+    kind: str
     threads: int
     num_calibration: int
-    num_images: int
+    num_samples: int
+    inputs: tuple[Stored, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def open(cls, work: Path) -> Given:
         """Read WORK/task.json."""
-        return cls(work, **json.loads((work / "task.json").read_text(encoding="utf-8")))
+        kept = json.loads((work / "task.json").read_text(encoding="utf-8"))
+        inputs = (Stored(**{**item, "shape": tuple(item["shape"])}) for item in kept.pop("inputs"))
+        return cls(work, inputs=tuple(inputs), **kept)
 
     def save(self) -> None:
         """Write WORK/task.json."""
@@ -47,19 +91,19 @@ class Given:
         """The float32 model, exported once for all."""
         return self.work / "float32.onnx"
 
-    def images(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Photos start to stop as the network takes them: float32 [stop - start, 3, 224, 224]."""
-        size = int(np.prod(SHAPE))
-        flat = np.fromfile(
-            self.work / "images.u8", np.uint8, (stop - start) * size, offset=start * size
-        )
-        scaled = (flat.reshape(-1, *SHAPE).astype(np.float32) - 127) / 128
-        return np.asarray(scaled, dtype=np.float32)
+    def samples(self, start: int, stop: int) -> Arrays:
+        """Samples start to stop of every input, as the network takes them."""
+        return {item.name: item.read(self.work, start, stop) for item in self.inputs}
 
-    def calibration(self, batch: int) -> list[NDArray[np.float32]]:
-        """The calibration photos in batches."""
+    def only(self, start: int, stop: int) -> NDArray[Any]:
+        """The same of a model with one input."""
+        (found,) = self.samples(start, stop).values()
+        return found
+
+    def calibration(self, batch: int) -> list[Arrays]:
+        """The calibration samples in batches."""
         edges = range(0, self.num_calibration, batch)
-        return [self.images(at, min(at + batch, self.num_calibration)) for at in edges]
+        return [self.samples(at, min(at + batch, self.num_calibration)) for at in edges]
 
 
 @dataclass(frozen=True)

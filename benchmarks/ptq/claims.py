@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
+
+from models import Model
+from models.model import groups_of
 
 from burnish.bench import Race
 from burnish.errors import BurnishError
-from ptq.entrants import OURS, Entrant
+from burnish.metrics import Verdict, verdict
+from ptq.entrants import OURS, Answers, Entrant
 
 MAX_RATIO = 1.05
 QUANTIZED = 0.5  # the share of convolutions in int8 from which a file counts as really quantized
 ALLOWED_MEMORY = 300e6
-GROWTH = 0.05  # of the peak, from 8 to 16 batches
+GROWTH = 0.05  # of the peak, with more batches
 HALF_A_POINT = 0.005
 
 
@@ -116,23 +121,61 @@ def agreement_claims(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def memory_claims(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Calibrating adds at most 300 MB to inference, however many batches."""
-    peak = {(row["mode"], row["batches"]): row["peak_bytes"] for row in rows}
-    short, long = peak["calibrate", 8], peak["calibrate", 16]
-    added = max(short, long) - peak["inference", 8]
-    return [
-        claim(
-            "calibration's peak memory is at most the float model's inference's + 300 MB",
-            added / 1e6,
-            ALLOWED_MEMORY / 1e6,
-            unit="MB",
-        ),
-        claim(
-            "calibration's peak memory does not grow with the number of batches (8 to 16)",
-            long / short - 1,
-            GROWTH,
-        ),
-    ]
+    """What calibrating adds to inference, and that it does not grow with the number of batches."""
+    peak = {(row["model"], row["mode"], row["batches"]): row["peak_bytes"] for row in rows}
+    claims = []
+    if ("lite0", "inference", 8) in peak:
+        added = (
+            max(peak["lite0", "calibrate", num] for num in (8, 16)) - peak["lite0", "inference", 8]
+        )
+        text = "lite0: calibration's peak memory is at most the float model's inference's + 300 MB"
+        claims.append(claim(text, added / 1e6, ALLOWED_MEMORY / 1e6, unit="MB"))
+    for model, few, many in (("lite0", 8, 16), ("resnet20", 10, 1000)):
+        if (model, "calibrate", few) in peak:
+            grown = peak[model, "calibrate", many] / peak[model, "calibrate", few] - 1
+            text = f"{model}: calibrating with {few} or {many} batches has the same peak memory"
+            claims.append(claim(text, abs(grown), GROWTH))
+    return claims
+
+
+def quality_claims(
+    model: Model, field: Sequence[Entrant], found: Mapping[str, Answers]
+) -> list[dict[str, Any]]:
+    """On each runtime: our artifact's quality is no worse than NNCF's, sample by sample.
+
+    `value` is how much more NNCF's has, and is at most 0 or within its paired interval of it.
+    """
+    claims = []
+    for runtime, suffix in (("onnxruntime", ".onnx"), ("openvino", ".xml")):
+        there = [
+            e
+            for e in field
+            if e.int8 and e.runtime == runtime and e.artifact.files[0].endswith(suffix)
+            if e.execution == "float32" and e.label in found
+        ]
+        mine = [e for e in there if e.tool == OURS]
+        rivals = [e for e in there if e.tool.startswith("nncf")]
+        text = f"on {runtime} our artifact's quality is not worse than NNCF's (paired)"
+        if not mine or not rivals:
+            claims.append(claim(text, None, 0.0, missing="ours or NNCF's did not run"))
+            continue
+        ours, theirs = found[mine[0].label].scores, found[rivals[0].label].scores
+        seen = paired(model, ours, theirs)
+        row = claim(text, seen.difference, 0.0, low=seen.low, high=seen.high)
+        row |= {"met": seen.low <= 0, "ours": mean(ours), "theirs": mean(theirs), "n": seen.n}
+        claims.append(row)
+    return claims
+
+
+def paired(model: Model, before: Sequence[float], after: Sequence[float]) -> Verdict:
+    """The interval of after - before on the validation data."""
+    return verdict(
+        before,
+        after,
+        max_drop=0.0,
+        kind="binary" if model.metric.kind == "binary" else "continuous",
+        groups=groups_of(model),
+    )
 
 
 def _share(row: Mapping[str, Any]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +14,14 @@ from ptq.tools import OURS, Tools
 
 Watch = Callable[[Iterable[int], str], Iterable[int]]
 CONFIDENCE = 0.95
-MEMORY_RUNS = (("inference", 8), ("calibrate", 8), ("calibrate", 16))
+# model, mode, batches, samples in a batch
+MEMORY_RUNS = (
+    ("lite0", "inference", 8, 16),
+    ("lite0", "calibrate", 8, 16),
+    ("lite0", "calibrate", 16, 16),
+    ("resnet20", "calibrate", 10, 8),
+    ("resnet20", "calibrate", 1000, 8),
+)
 
 
 def quantizing(
@@ -49,12 +56,15 @@ def ratio(mine: list[float], theirs: list[float]) -> dict[str, float]:
     return {"value": float(np.exp(value)), "low": low, "high": high, "n": len(logs)}
 
 
-def memory(tools: Tools, watch: Watch) -> list[dict[str, Any]]:
-    """Peak bytes of inference with the float model, and of calibrating on 8 and on 16 batches."""
+def memory(
+    tools: Tools, model: str, watch: Watch, runs: Sequence[tuple[str, str, int, int]] = MEMORY_RUNS
+) -> list[dict[str, Any]]:
+    """Peak bytes of each run of a model, in a fresh process each. `tools.work` is its task."""
+    mine = [run for run in runs if run[0] == model]
     rows = []
-    for index in watch(range(len(MEMORY_RUNS)), "peak memory"):
-        mode, batches = MEMORY_RUNS[index]
+    for index in watch(range(len(mine)), f"{model}: peak memory"):
+        _, mode, batches, size = mine[index]
         out: Path = tools.work / f"memory-{mode}-{batches}"
-        done = tools.run("memory", out, MODE=mode, BATCHES=str(batches))
+        done = tools.run("memory", out, MODE=mode, BATCHES=str(batches), BATCH=str(size))
         rows.append({"mode": mode, **done["settings"]})
     return rows

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from models import Model
 
 from burnish.bundle import Artifact, Options, Worker
+from burnish.metrics import scores
 
 CONVOLUTIONS = ("conv", "fusedconv", "nhwcfusedconv", "qlinearconv", "convinteger")
 LINEARS = ("gemm", "matmul", "qgemm", "qlinearmatmul", "fusedgemm", "fusedmatmul", "matmulinteger")
@@ -93,18 +94,27 @@ class Answers:
     """What an entrant answered, and what its runtime says it executed."""
 
     classes: list[int]
+    scores: list[float]
     coverage: dict[str, list[int]]
 
 
-def answers(entrant: Entrant, batches: Sequence[Mapping[str, np.ndarray[Any, Any]]]) -> Answers:
-    """The largest logit's class for every photo, and the operators executed in int8."""
+def answers(entrant: Entrant, model: Model) -> Answers:
+    """Class and score of every validation sample, and the operators executed in int8."""
     classes: list[int] = []
+    values: list[float] = []
+    names = [port.name for port in entrant.artifact.inputs]
     with Worker(entrant.artifact) as worker:
-        for batch in batches:
-            classes += worker.run(batch)[0].argmax(1).tolist()
-        one = {name: array[:1] for name, array in batches[0].items()}
+        for batch in model.validation:
+            arrays = (tensor.contiguous().numpy() for tensor in batch.args)
+            logits = worker.run(dict(zip(names, arrays, strict=True)))[0]
+            classes += logits.argmax(1).tolist()
+            values += scores(model.metric, logits, batch.target).tolist()
+        one = {
+            name: np.ascontiguousarray(tensor[:1].numpy())
+            for name, tensor in zip(names, model.validation[0].args, strict=True)
+        }
         kinds = [item.kind for item in worker.op_times(one, repeats=2)]
-    return Answers(classes, coverage(kinds))
+    return Answers(classes, values, coverage(kinds))
 
 
 def coverage(kinds: Sequence[str]) -> dict[str, list[int]]:

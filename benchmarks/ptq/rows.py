@@ -1,4 +1,4 @@
-"""A row for each entrant: its coverage, its agreement with float, its times at each batch."""
+"""A row for each entrant: coverage, quality, agreement with float, times at each batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from models import Model
 
 from burnish.bench import Race
 from ptq.entrants import FLOAT, Answers, Entrant
@@ -17,6 +18,7 @@ def agreement(mine: Sequence[int], floats: Sequence[int]) -> float:
 
 
 def rows_of(
+    model: Model,
     field: Sequence[Entrant],
     races: Mapping[int, Race],
     found: Mapping[str, Answers],
@@ -30,6 +32,7 @@ def rows_of(
         answered = found.get(entrant.label)
         rows.append(
             {
+                "model": model.name,
                 "label": entrant.label,
                 "tool": entrant.tool,
                 "runtime": entrant.runtime,
@@ -40,6 +43,7 @@ def rows_of(
                 "failed": failed.get(entrant.label),
                 "coverage": answered.coverage if answered else None,
                 "agreement": agreement(answered.classes, truth) if answered else None,
+                "quality": float(np.mean(answered.scores)) if answered else None,
                 "n": len(truth),
                 "latency": {
                     str(batch): latency_of(races[batch], entrant.label, floats) for batch in races

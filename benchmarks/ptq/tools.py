@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-PEERS = ("nncf_openvino", "nncf_onnx", "onnxruntime_static", "torchao_pt2e")
+NNCF = ("nncf_openvino", "nncf_onnx")
+PEERS = (*NNCF, "onnxruntime_static", "torchao_pt2e")
+THEIRS = (*PEERS, "torchao_worker", "brevitas_rounding")  # what runs in the peers' environment
 OURS = "burnish_static"
 _LAST_WORDS = 12  # lines
 
@@ -51,12 +53,13 @@ class Tools:
 
     def command(self, name: str, out: Path) -> list[str]:
         """The command line of a tool."""
-        python = self.peers if name in PEERS or name == "torchao_worker" else self.ours
+        python = self.peers if name in THEIRS else self.ours
         return [str(python), str(BENCHMARKS / "peers" / f"{name}.py"), str(self.work), str(out)]
 
     def variables(self, more: Mapping[str, str]) -> dict[str, str]:
         """The environment variables of a tool."""
-        paths = [str(BENCHMARKS.parent / "src"), str(BENCHMARKS.parent / "examples")]
+        root = BENCHMARKS.parent
+        paths = [str(root / "src"), str(root / "examples"), str(BENCHMARKS)]
         threads = {"OMP_NUM_THREADS": str(self.threads), "MKL_NUM_THREADS": str(self.threads)}
         return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths), **more}
 

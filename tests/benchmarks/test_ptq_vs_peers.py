@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import burnish.metrics
 from burnish.bench import Race, Timing
 from burnish.bundle import Artifact, Options, Port
 
@@ -21,7 +23,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 @pytest.fixture(scope="module")
 def load() -> Iterator[Any]:
     """Import a file of benchmarks/ as the command does."""
-    paths = [str(BENCHMARKS), str(BENCHMARKS / "peers")]
+    paths = [str(BENCHMARKS), str(BENCHMARKS / "peers"), str(BENCHMARKS.parent / "examples")]
     sys.path[:0] = paths
     yield importlib.import_module
     for path in paths:
@@ -35,13 +37,31 @@ def test_every_script_compiles(path: Path) -> None:
 
 def test_photos_survive_the_handover(load: Any, tmp_path: Path) -> None:
     handover = load("handover")
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 224, 224), dtype=np.uint8)
-    (tmp_path / "images.u8").write_bytes(pixels.tobytes())
-    handover.Given(tmp_path, 2, 3, 5).save()
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
+    photos = ((pixels - np.float32(127)) / 128).astype(np.float32)
+    stored = handover.Stored("inputs", (3, 8, 8), "float32", "uint8", 127.0, 128.0)
+    for part in (photos[:2], photos[2:]):
+        stored.append(tmp_path, part)
+    handover.Given(tmp_path, "lite0", "convolutional", 2, 3, 5, (stored,)).save()
     given = handover.Given.open(tmp_path)
-    np.testing.assert_array_equal(given.images(1, 4) * 128 + 127, pixels[1:4])
-    assert [len(batch) for batch in given.calibration(2)] == [2, 1]
-    assert given.images(0, 1).dtype == np.float32
+    np.testing.assert_array_equal(given.only(1, 4), photos[1:4])
+    assert [len(batch["inputs"]) for batch in given.calibration(2)] == [2, 1]
+    assert given.only(0, 1).dtype == np.float32
+    assert stored.path(tmp_path).stat().st_size == pixels.size
+
+
+def test_several_inputs_survive_the_handover(load: Any, tmp_path: Path) -> None:
+    handover = load("handover")
+    stored = tuple(handover.Stored(name, (4,), "int64", "int64") for name in ("ids", "mask"))
+    values = {name: np.arange(12).reshape(3, 4) + at for at, name in enumerate(("ids", "mask"))}
+    for item in stored:
+        item.append(tmp_path, values[item.name])
+    given = handover.Given(tmp_path, "minilm", "transformer", 2, 1, 3, stored, {"data": "x"})
+    given.save()
+    assert handover.Given.open(tmp_path) == given
+    for name, array in given.samples(1, 3).items():
+        np.testing.assert_array_equal(array, values[name][1:])
+        assert array.dtype == np.int64
 
 
 def test_coverage_reads_both_runtimes_kernels(load: Any) -> None:
@@ -142,8 +162,81 @@ def test_agreement_is_held_against_peers_that_quantized(load: Any) -> None:
 )
 def test_memory(load: Any, inference: float, short: float, long: float, met: list[bool]) -> None:
     rows = [
-        {"mode": "inference", "batches": 8, "peak_bytes": inference},
-        {"mode": "calibrate", "batches": 8, "peak_bytes": short},
-        {"mode": "calibrate", "batches": 16, "peak_bytes": long},
+        {"model": "lite0", "mode": mode, "batches": batches, "peak_bytes": peak}
+        for mode, batches, peak in (
+            ("inference", 8, inference),
+            ("calibrate", 8, short),
+            ("calibrate", 16, long),
+        )
     ]
     assert [row["met"] for row in load("ptq.claims").memory_claims(rows)] == met
+
+
+def test_memory_of_many_batches(load: Any) -> None:
+    def claims(many: float) -> list[dict[str, Any]]:
+        peaks = {10: 500e6, 1000: many}
+        rows = [
+            {"model": "resnet20", "mode": "calibrate", "batches": num, "peak_bytes": peak}
+            for num, peak in peaks.items()
+        ]
+        found: list[dict[str, Any]] = load("ptq.claims").memory_claims(rows)
+        return found
+
+    assert [claims(many)[0]["met"] for many in (520e6, 530e6, 480e6)] == [True, False, True]
+
+
+def _answers(load: Any, scores: list[float]) -> Any:
+    return load("ptq.entrants").Answers([0] * len(scores), scores, {})
+
+
+def test_quality_is_compared_sample_by_sample(load: Any) -> None:
+    models = load("models.model")
+    batch = models.Batch((), torch.zeros(400))
+    model = models.Model(
+        "m", "", "", "", torch.nn.Identity(), (), (), (batch,), burnish.metrics.top1
+    )
+    ours = _entrant(load, "burnish", "a.onnx", "onnxruntime")
+    theirs = _entrant(load, "nncf on ONNX", "b.onnx", "onnxruntime")
+    right = [1.0] * 400
+
+    def claims(mine: list[float], rival: list[float]) -> list[dict[str, Any]]:
+        found = {ours.label: _answers(load, mine), theirs.label: _answers(load, rival)}
+        made: list[dict[str, Any]] = load("ptq.claims").quality_claims(model, [ours, theirs], found)
+        return made
+
+    same, absent = claims(right, right)
+    assert same["met"]
+    assert same["value"] == 0
+    assert absent["missing"]
+    assert not absent["met"]
+    worse = claims([0.0] * 40 + right[40:], right)[0]
+    assert not worse["met"]
+    assert worse["decided"]
+    assert worse["value"] == pytest.approx(0.1)
+    assert claims([0.0, *right[1:]], right)[0]["met"]  # one of 400 tells nothing
+
+
+def test_what_learned_rounding_brings_back(load: Any) -> None:
+    rounding = load("ptq.rounding")
+    whole, half = np.ones(1000), np.r_[np.zeros(100), np.ones(900)]
+    found = {"float": whole, "nearest": np.r_[np.zeros(200), np.ones(800)], "learned": half}
+    row = rounding.recovered(found)
+    assert row["recovered"] == pytest.approx(0.5)
+    assert row["low"] < 0.5 < row["high"]
+    row |= {"model": "m", "tool": "burnish AdaRound", "seconds": {"quantize": 3.0}}
+    peer = {**row, "tool": "brevitas", "seconds": {"quantize": 2.0}}
+    left, slower = rounding.rounding_claims([row, peer])
+    assert left["met"]
+    assert not left["decided"]
+    assert slower["value"] == pytest.approx(1.5)
+    assert not slower["met"]
+    assert not rounding.rounding_claims([row])[-1]["met"]
+
+
+def test_where_plain_rounding_loses_nothing_there_is_no_share(load: Any) -> None:
+    rounding = load("ptq.rounding")
+    right = np.ones(100)
+    row = rounding.recovered({"float": right, "nearest": right, "learned": right})
+    assert row["recovered"] is None
+    row |= {"model": "m", "tool": "burnish AdaRound", "seconds": {"quantize": 3.0}}
+    assert rounding.rounding_claims([row])[0]["missing"]

@@ -1,0 +1,1 @@
+"""The parts of quantize_table.py, one idea a file."""
