@@ -203,14 +203,21 @@ def test_what_was_learned_on_is_what_is_rewritten(runtime: str, monkeypatch) -> 
         return lockstep(real, int8, layers, sample)
 
     monkeypatch.setattr(_refine, "lockstep", spy)
-    model, x = folded(net(), images(2, 0)), images(16, 2)
-    statistics = seen(model, (images(32, 1),))
-    for weights in (LEARNED, {}):
-        result, _ = quantized(
-            model, statistics, runtime, weights=weights, bias_correction="sequential"
-        )
-        with torch.no_grad():
-            assert torch.equal(walked[-1](x), result(x))
+    draw = torch.Generator().manual_seed(3)
+    # Linear layers over sequences become products with a transposed weight, square or not.
+    square = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 16))
+    sequences = [torch.randn(n, 5, 16, generator=draw) for n in (2, 32, 16)]
+    pictures = [images(2, 0), images(32, 1), images(16, 2)]
+    for network, (example, calibration, x) in ((net(), pictures), (square, sequences)):
+        model = folded(network, example)
+        statistics = seen(model, (calibration,))
+        for weights in (LEARNED, {}):
+            result, _ = quantized(
+                model, statistics, runtime, weights=weights, bias_correction="sequential"
+            )
+            with torch.no_grad():
+                assert torch.equal(walked[-1](x), result(x))
+                assert F.mse_loss(result(x), model(x)) < 0.1 * model(x).var()
 
 
 def test_the_walk_shows_what_each_network_computes(monkeypatch) -> None:

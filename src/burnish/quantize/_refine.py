@@ -92,7 +92,7 @@ def refine(
         int8 = insert(folded.copy(), work.with_biases())
         for meeting in lockstep(real, int8, layers, sample):
             integers, bias = work.layer(meeting.name, meeting)
-            _write(int8.graph_module, meeting.int8_node, integers, bias)
+            _write(int8.graph_module, meeting, integers, bias)
     return work.found
 
 
@@ -268,13 +268,17 @@ def _clamp(node: fx.Node) -> tuple[float, float]:
 
 
 def _write(
-    module: fx.GraphModule, node: fx.Node, integers: torch.Tensor, bias: torch.Tensor | None
+    module: fx.GraphModule, meeting: Meeting, integers: torch.Tensor, bias: torch.Tensor | None
 ) -> None:
-    """Put integers and a bias where a quantized layer reads them."""
-    stored = _source(node.args[1])
-    target = tensor_of(module, stored)
+    """Put integers and a bias where a quantized layer reads them.
+
+    A linear layer that became a matrix product stores its weight transposed.
+    """
+    node = meeting.int8_node
+    target = tensor_of(module, _source(node.args[1]))
     assert target is not None
-    target.copy_(integers if target.shape == integers.shape else integers.t())
+    as_product = operator(meeting.real_node) == "linear" and operator(node) == "matmul"
+    target.copy_(integers.t() if as_product else integers)
     if bias is None:
         return
     if operator(node) in WEIGHTED:
