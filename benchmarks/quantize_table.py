@@ -36,7 +36,7 @@ from models import NAMES, Model, Sources, load  # noqa: E402
 from models.model import CACHE, DATA, groups_of  # noqa: E402
 from ptq.tools import pin  # noqa: E402
 from table.build import Builder  # noqa: E402
-from table.document import claims_of, rows_of  # noqa: E402
+from table.document import claims_of, renewed, rows_of  # noqa: E402
 from table.entries import entries  # noqa: E402
 from table.measure import Bench  # noqa: E402
 from table.page import page  # noqa: E402
@@ -46,6 +46,7 @@ from burnish.errors import BurnishError, InvalidInput  # noqa: E402
 from burnish.recipe import Store  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "quantize_table.json"
+RENEWED = RESULT.with_name("quantize_table--renewed.json")
 PAGE = ROOT / "docs" / "methods" / "quantize_table.md"
 SEED = 0
 RACE_SECONDS = 50.0
@@ -123,9 +124,11 @@ def measure_model(
     model: Model, store: Store, given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """A model's rows, and what the result says about it."""
-    chosen = [entry for entry in entries(model.kind) if given.rows in entry.label]
-    if not chosen:
-        raise InvalidInput(f"--rows {given.rows!r}: no row's label holds it")
+    known = entries(model.kind)
+    for part in given.rows:
+        if not any(part in entry.label for entry in known):
+            raise InvalidInput(f"--rows {part!r}: no row's label holds it")
+    chosen = [e for e in known if not given.rows or any(part in e.label for part in given.rows)]
     bench = Bench(model, store, given.threads, race_seconds(given), watch, console.print)
     builder = cache(lambda: Builder(model, watch, SEED))
     baseline = bench.baseline()
@@ -156,7 +159,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", nargs="+", choices=NAMES, default=list(NAMES))
-    parser.add_argument("--rows", default="", help="only rows whose label holds this")
+    parser.add_argument("--rows", nargs="+", default=[], help="only rows whose labels hold one")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cache", type=Path, default=CACHE, help="trained heads, weights")
     parser.add_argument("--work", type=Path, default=ROOT / "burnish-runs" / "quantize_table")
@@ -172,7 +175,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def write_page(result: Path) -> None:
     """docs/methods/quantize_table.md from a result."""
-    document = json.loads(result.read_text(encoding="utf-8"))
+    later = json.loads(RENEWED.read_text(encoding="utf-8")) if RENEWED.is_file() else None
+    document = renewed(json.loads(result.read_text(encoding="utf-8")), later)
     PAGE.write_text(page(document), encoding="utf-8")
     console.print(f"Page: {PAGE}")
 

@@ -135,3 +135,25 @@ def claims_of(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def renewed(document: Mapping[str, Any], later: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A result with the rows that a later run measured again in place of its own.
+
+    Float rows of the later run are there for its ratios and replace nothing.
+    """
+    if later is None:
+        return dict(document)
+    again = {
+        (row["model"], row["label"]): row
+        for row in later["rows"]
+        if not row["technique"].startswith("float32")
+    }
+    claims = {item["claim"]: item for item in later["claims"]}
+    commit = (later["environment"]["commit"] or "none")[:12]
+    return {
+        **document,
+        "rows": [again.get((row["model"], row["label"]), row) for row in document["rows"]],
+        "claims": [claims.get(item["claim"], item) for item in document["claims"]],
+        "renewed": {"commit": commit, "rows": [f"{model}: {row}" for model, row in again]},
+    }

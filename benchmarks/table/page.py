@@ -50,6 +50,12 @@ def page(document: Mapping[str, Any]) -> str:
         f"{document['settings']['threads']} threads ({isa}); {named}; "
         f"commit {(environment['commit'] or 'none')[:12]}.\n",
     ]
+    if "renewed" in document:
+        again = document["renewed"]
+        parts.append(
+            f"Measured again at commit {again['commit']}, against the float artifacts of a race of "
+            f"their own (`quantize_table--renewed.json`): {'; '.join(again['rows'])}.\n"
+        )
     for name, model in document["models"].items():
         rows = [row for row in document["rows"] if row["model"] == name]
         parts += [_title(model), _table(rows), *_failures(rows)]

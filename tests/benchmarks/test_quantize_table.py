@@ -138,8 +138,29 @@ def test_the_page_tells_every_row_and_every_failure(load: Any) -> None:
     assert "**missed**" in page
 
 
+def test_rows_measured_again_take_the_place_of_the_first(load: Any) -> None:
+    def result(figure: float) -> dict[str, Any]:
+        rows = [
+            {"model": "gru", "technique": name, "label": f"{name}, openvino", "figure": figure}
+            for name in ("float32", "static", "dynamic")
+        ]
+        claims = [{"claim": "gru, static: kept", "met": figure > 1}]
+        return {"rows": rows, "claims": claims, "environment": {"commit": "abc"}}
+
+    later = result(2.0)
+    later["rows"].pop()
+    found = load("table.document").renewed(result(1.0), later)
+    assert [row["figure"] for row in found["rows"]] == [1.0, 2.0, 1.0]
+    assert found["claims"] == later["claims"]
+    assert found["renewed"] == {"commit": "abc", "rows": ["gru: static, openvino"]}
+    assert "renewed" not in load("table.document").renewed(result(1.0), None)
+
+
 def test_the_committed_page_is_the_committed_result(load: Any) -> None:
     if not RESULT.exists():
         pytest.skip("no result of quantize_table.py is committed")
     document = json.loads(RESULT.read_text(encoding="utf-8"))
+    later = RESULT.with_name("quantize_table--renewed.json")
+    again = json.loads(later.read_text(encoding="utf-8")) if later.exists() else None
+    document = load("table.document").renewed(document, again)
     assert PAGE.read_text(encoding="utf-8") == load("table.page").page(document)
