@@ -40,6 +40,7 @@ from ptq.environment import peers_python  # noqa: E402
 from ptq.measure import BATCHES, Effort, Telling  # noqa: E402
 from ptq.rounding import rounding, rounding_claims  # noqa: E402
 from ptq.table import show  # noqa: E402
+from ptq.tasks import prepare  # noqa: E402
 from ptq.tools import ToolFailed, Tools, pin  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
@@ -47,6 +48,7 @@ from burnish.bench import Environment  # noqa: E402
 from burnish.errors import BurnishError  # noqa: E402
 
 SEED = 0
+PARTS = ("compare", "memory", "rounding")
 MEASURED = ("lite0", "resnet20")  # whose peak memory is; needs many samples
 ROUNDED = ("resnet20",)
 T = TypeVar("T")
@@ -81,13 +83,16 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         effort = effort_of(name, given.quick)
         sources = Sources(given.data, given.cache, effort.num_test, SEED, watch)
         model = load(name, sources)
-        part, task = compare(model, sources, tools, effort, Telling(console, watch))
+        if "compare" in given.parts:
+            part, task = compare(model, sources, tools, effort, Telling(console, watch))
+        else:
+            part, (task, _) = Part(), prepare(model, sources, tools.work / name, tools.threads)
         parts[name] = part
         there = replace(tools, work=task.work)
-        if name in MEASURED and not given.quick:
+        if name in MEASURED and "memory" in given.parts and not given.quick:
             with part.timed("memory"):
                 peaks += memory(there, name, watch)
-        if name in ROUNDED:
+        if name in ROUNDED and "rounding" in given.parts:
             save_file(model.network.state_dict(), task.work / "network.safetensors")
             with part.timed("learned rounding"):
                 rows, failed = rounding(there, model, *given.rounding, watch)
@@ -95,7 +100,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             part.failed |= failed
     claims = [item for part in parts.values() for item in part.claims]
     claims += claiming.memory_claims(peaks)
-    if any(name in ROUNDED for name in given.models):
+    if rounded:
         claims += rounding_claims(rounded)
     return {
         "schema": 2,
@@ -127,6 +132,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=NAMES, default=list(NAMES))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--cache", type=Path, default=CACHE, help="trained heads, weights")
     parser.add_argument("--env", type=Path, default=ROOT / ".venv-peers", help="peers' packages")
@@ -137,7 +143,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, help=f"default {results}; with --quick: none")
     given = parser.parse_args(arguments)
     given.rounding = (96, 20) if given.quick else (10_000, 1000)
-    partial = given.quick or len(given.models) < len(NAMES)
+    whole = len(given.models) == len(NAMES) and len(given.parts) == len(PARTS)
+    partial = given.quick or not whole
     given.output = given.output or (None if partial else results)
     return given
 
