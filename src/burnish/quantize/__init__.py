@@ -5,10 +5,11 @@ from __future__ import annotations
 from burnish.quantize._calibrate import Statistics, calibrate
 from burnish.quantize._cast import Cast, cast
 from burnish.quantize._choose_scale import choose_scale, quantize_tensor_dynamic
-from burnish.quantize._coverage import Coverage
+from burnish.quantize._coverage import Coverage, coverage
 from burnish.quantize._cross_layer import CrossLayerEqualization, equalize_cross_layer
 from burnish.quantize._dynamic import QuantizeDynamic
 from burnish.quantize._dynamic_call import DynamicModel, quantize_dynamic
+from burnish.quantize._entry import fold
 from burnish.quantize._observer import Observer
 from burnish.quantize._quantize_tensor import quantize_tensor
 from burnish.quantize._saturate import Saturation, saturation, without_vnni
@@ -17,7 +18,7 @@ from burnish.quantize._sensitivity_table import Sensitivity
 from burnish.quantize._settings import Weights
 from burnish.quantize._smooth import SmoothQuant, smooth
 from burnish.quantize._spec import QSpec
-from burnish.quantize._static import QuantizeStatic, coverage, fold, quantize_static
+from burnish.quantize._static import QuantizeStatic, quantize_static
 from burnish.quantize._tensor import QTensor
 
 __all__ = [

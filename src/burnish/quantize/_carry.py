@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, tensor_of
 from burnish.quantize._node import is_padding, is_spatial_mean, pads_with_zero, readers
 from burnish.quantize._patterns import attention
@@ -218,14 +217,3 @@ def own_tensors(node: fx.Node, shared: dict[fx.Node, str]) -> str | None:
         if argument in shared:
             return f"its {shared[argument]} is shared with another operator, and stays so"
     return None
-
-
-def refuse_quantized(traced: Traced, step: str) -> None:
-    """InvalidInput for a graph that holds our own quantize and dequantize operators."""
-    for node in traced.graph_module.graph.nodes:
-        target = node.target
-        if isinstance(target, torch._ops.OpOverload) and target.namespace == "burnish":
-            raise InvalidInput(
-                f"{step}: the model is quantized already ({operator(node)}); apply {step} to the "
-                "float model, before quantization"
-            )

@@ -18,7 +18,6 @@ outputs in the small type, float8.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -29,17 +28,16 @@ from torch import nn
 from burnish.core import Choices, Rewrite
 from burnish.errors import InvalidInput, Unsupported
 from burnish.goal import Goal
-from burnish.graph import Traced, flatten_call
+from burnish.graph import Traced
 from burnish.quantize._cast_insert import insert_casts
 from burnish.quantize._cast_label import DTYPES, check_castable, decide_cast
 from burnish.quantize._cast_range import observe_reach
-from burnish.quantize._static import (
-    as_inputs,
+from burnish.quantize._entry import (
     calibration_calls,
+    float_graph,
     fold,
-    retrace,
+    folded_with_calls,
     trace_for,
-    trace_inputs,
 )
 
 # Runtimes that can load a graph in the type; see `runtimes`, which says why the others cannot.
@@ -102,9 +100,7 @@ class Cast(Rewrite):
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
         """The graph with its conversions. Pure: equal choices give equal graphs."""
-        if not isinstance(model, Traced):
-            model = retrace(model, choices.plan["call"])
-        return insert_casts(fold(model), choices)
+        return insert_casts(float_graph(model, choices), choices)
 
 
 def cast(
@@ -130,13 +126,7 @@ def cast(
         Unsupported: the model cannot be exported, or writes into tensors that others see.
     """
     step = Cast(dtype, keep)
-    batches = iter(calibration)
-    first = next(batches, None)
-    if first is None:
-        raise InvalidInput("cast: the calibration data is empty: give one batch at least")
-    folded = fold(trace_inputs(model, as_inputs(first)))
-    calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
-    choices = step.choose_from(folded, (flatten_call(c.args, c.kwargs) for c in calls))
-    result = step.rewrite(folded, choices)
+    folded, calls = folded_with_calls("cast", model, calibration)
+    result = step.rewrite(folded, step.choose_from(folded, calls))
     assert isinstance(result, Traced)
     return result

@@ -14,7 +14,6 @@ import torch
 from torch import fx
 
 from burnish.core import Choices
-from burnish.errors import InvalidInput
 from burnish.graph import Traced, add_tensor, finish, operator, operator_names, tensor_of
 from burnish.quantize._cast_label import (
     DTYPES,
@@ -23,6 +22,7 @@ from burnish.quantize._cast_label import (
     float_readers,
     holds_float32,
 )
+from burnish.quantize._entry import check_planned
 from burnish.quantize._insert import NAME_KEY
 from burnish.quantize._node import is_list
 
@@ -34,13 +34,7 @@ def insert_casts(folded: Traced, choices: Choices) -> Traced:
     module, plan = folded.graph_module, choices.plan
     names = operator_names(module)
     stored = {constant_name(names, nodes): nodes for nodes in constants(module)}
-    known = {*names.values(), *stored}
-    unknown = [name for name in (*plan["operators"], *plan["stored"]) if name not in known]
-    if unknown:
-        raise InvalidInput(
-            f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
-            "belongs to another model"
-        )
+    check_planned({*names.values(), *stored}, (*plan["operators"], *plan["stored"]))
     dtype, operators = DTYPES[plan["dtype"]], set(plan["operators"])
     small = {node for node, name in names.items() if name in operators}
     small |= {node for name in plan["stored"] for node in stored[name]}

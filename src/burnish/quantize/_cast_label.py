@@ -34,6 +34,7 @@ from burnish.quantize._cast_range import (
     magnitude,
 )
 from burnish.quantize._coverage import Coverage
+from burnish.quantize._entry import refuse_quantized
 from burnish.quantize._matching import matching
 from burnish.quantize._node import is_float, is_list, weight_axis
 from burnish.quantize._policy import WEIGHTED
@@ -46,14 +47,10 @@ _Demand = tuple[bool | None, str]
 
 def check_castable(folded: Traced) -> None:
     """InvalidInput for a graph that is quantized or cast, Unsupported for writes others see."""
+    refuse_quantized(folded, "Cast")
     names = operator_names(folded.graph_module)
     for node in folded.graph_module.graph.nodes:
         name = names.get(node, str(node.target))
-        if str(node.target).startswith("burnish."):
-            raise InvalidInput(
-                f"the model is quantized already ({name}): cast the float model, or quantize "
-                "without casting"
-            )
         held = _dtypes(node) & set(DTYPES.values())
         if held:
             raise InvalidInput(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from burnish.core import Choices
+
 INT8, FUSED, PASSES, FLOAT = "int8", "fused", "passes through", "float"
 
 
@@ -35,3 +37,8 @@ class Placement:
     def int8(self) -> tuple[str, ...]:
         """The operators that run in int8."""
         return tuple(row.operator for row in self.coverage if row.state == INT8)
+
+
+def coverage(choices: Choices) -> tuple[Coverage, ...]:
+    """The coverage table of a quantization: every float operator's state and reason."""
+    return tuple(Coverage(**row) for row in choices.plan["coverage"])

@@ -24,7 +24,7 @@ import torch
 from torch import fx, nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput, NoEffect
+from burnish.errors import NoEffect
 from burnish.goal import Goal
 from burnish.graph import Traced, finish, operator, operator_names, scale_outputs, tensor_of
 from burnish.quantize._carry import (
@@ -32,10 +32,18 @@ from burnish.quantize._carry import (
     Paths,
     follow,
     own_tensors,
-    refuse_quantized,
     shared_tensors,
 )
 from burnish.quantize._coverage import Coverage
+from burnish.quantize._entry import (
+    as_inputs,
+    float_graph,
+    fold,
+    planned,
+    refuse_quantized,
+    trace_for,
+    trace_inputs,
+)
 from burnish.quantize._node import groups_of, readers
 from burnish.quantize._policy import CONVOLUTIONS, WEIGHTED
 from burnish.quantize._scale import (
@@ -45,7 +53,6 @@ from burnish.quantize._scale import (
     scale_made,
     scale_read,
 )
-from burnish.quantize._static import as_inputs, fold, retrace, trace_for, trace_inputs
 
 EQUALIZED, LEFT = "equalized", "left alone"
 ROUNDS = 50
@@ -79,9 +86,7 @@ class CrossLayerEqualization(Rewrite):
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
         """The equalized float graph. Pure: equal choices give equal graphs."""
-        if not isinstance(model, Traced):
-            model = retrace(model, choices.plan["call"])
-        return _equalized(fold(model), choices)
+        return _equalized(float_graph(model, choices), choices)
 
 
 def equalize_cross_layer(model: nn.Module, example: Any) -> Traced:
@@ -251,14 +256,8 @@ def _choices(
 
 def _equalized(folded: Traced, choices: Choices) -> Traced:
     module = folded.graph_module
-    nodes = {name: node for node, name in operator_names(module).items()}
     pairs = choices.plan["pairs"]
-    unknown = [n for pair in pairs for n in (pair["first"], pair["second"]) if n not in nodes]
-    if unknown:
-        raise InvalidInput(
-            f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
-            "belongs to another model"
-        )
+    nodes = planned(module, (n for pair in pairs for n in (pair["first"], pair["second"])))
     for pair in pairs:
         first, second = nodes[pair["first"]], nodes[pair["second"]]
         scale_made(module, first, choices.tensors[f"made:{pair['second']}"])

@@ -25,8 +25,8 @@ from burnish.goal import Goal
 from burnish.graph import Traced
 from burnish.quantize._dynamic_insert import insert_dynamic
 from burnish.quantize._dynamic_place import DEFAULT_KINDS, KINDS, RUNTIMES, choose_operators
+from burnish.quantize._entry import float_graph, fold, refuse_quantized, trace_for
 from burnish.quantize._settings import one_of, patterns
-from burnish.quantize._static import fold, retrace, trace_for
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class QuantizeDynamic(Rewrite):
             Unsupported: the runtime cannot run an operator that was asked for.
             NoEffect: there is nothing to quantize.
         """
+        refuse_quantized(folded, "QuantizeDynamic")
         chosen = choose_operators(
             folded.graph_module, self.runtime, self.kinds, self.include, self.exclude
         )
@@ -89,6 +90,4 @@ class QuantizeDynamic(Rewrite):
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
         """The quantized graph. Pure: equal choices give equal graphs."""
-        if not isinstance(model, Traced):
-            model = retrace(model, choices.plan["call"])
-        return insert_dynamic(fold(model), choices)
+        return insert_dynamic(float_graph(model, choices), choices)

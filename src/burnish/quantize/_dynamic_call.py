@@ -21,8 +21,8 @@ from burnish.errors import InvalidInput, Unsupported
 from burnish.goal import Inputs
 from burnish.graph import Traced, operator_names
 from burnish.quantize._dynamic import QuantizeDynamic
-from burnish.quantize._dynamic_place import KINDS, NO_FORM, has_dynamic_form, refuse_quantized
-from burnish.quantize._static import as_inputs, fold, trace_inputs
+from burnish.quantize._dynamic_place import KINDS, NO_FORM, has_dynamic_form
+from burnish.quantize._entry import as_inputs, fold, refuse_quantized, trace_inputs
 
 Layers = Iterable[type[nn.Module] | str]
 # What an entry of the set stands for: the paths of its modules.
@@ -113,7 +113,7 @@ def quantize_dynamic(
     _check_dtype(dtype)
     step = QuantizeDynamic(runtime, exclude=exclude, half_range=half_range)
     if isinstance(model, Traced):
-        refuse_quantized(model.graph_module)
+        refuse_quantized(model, "quantize_dynamic")
         step = replace(step, include=_of_traced(qconfig_spec))
         result = step.rewrite(model, step.choose_from(fold(model)))
         assert isinstance(result, Traced)

@@ -16,7 +16,6 @@ import torch
 from torch import fx
 
 from burnish.core import Choices
-from burnish.errors import InvalidInput
 from burnish.graph import (
     DYNAMIC_CONV,
     DYNAMIC_LINEAR,
@@ -27,9 +26,9 @@ from burnish.graph import (
     add_tensor,
     finish,
     operator,
-    operator_names,
 )
-from burnish.quantize._dynamic_place import refuse_quantized, stored_weight
+from burnish.quantize._dynamic_place import stored_weight
+from burnish.quantize._entry import planned, refuse_quantized
 from burnish.quantize._recurrent import Recurrent, read, replace
 from burnish.quantize._weights import grid_of, round_weight, weight_scales
 
@@ -39,14 +38,8 @@ NAME_KEY = "burnish"
 def insert_dynamic(folded: Traced, choices: Choices) -> Traced:
     """Quantize a folded graph, in place. InvalidInput for a plan of another model."""
     module = folded.graph_module
-    refuse_quantized(module)
-    nodes = {name: node for node, name in operator_names(module).items()}
-    unknown = [name for name in choices.plan["operators"] if name not in nodes]
-    if unknown:
-        raise InvalidInput(
-            f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
-            "belongs to another model"
-        )
+    refuse_quantized(folded, "QuantizeDynamic")
+    nodes = planned(module, choices.plan["operators"])
     for name, node in nodes.items():
         node.meta[NAME_KEY] = name
     inserter = Inserter(module, bool(choices.plan["half_range"]))

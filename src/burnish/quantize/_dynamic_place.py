@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from burnish.errors import InvalidInput, NoEffect, Unsupported
-from burnish.graph import DEQUANTIZE, DYNAMIC, QUANTIZE, operator, operator_names, tensor_of
+from burnish.graph import operator, operator_names, tensor_of
 from burnish.quantize._coverage import FLOAT, INT8, Coverage
 from burnish.quantize._matching import matching
 from burnish.quantize._node import is_float, rank_of, stored_matrix
@@ -76,12 +76,10 @@ def choose_operators(
     """Choose in a float graph.
 
     Raises:
-        InvalidInput: a graph that is quantized already; a pattern that matches no operator, or
-            none that could be quantized.
+        InvalidInput: a pattern that matches no operator, or none that could be quantized.
         Unsupported: the runtime has no kernel for an operator that was asked for.
         NoEffect: there is nothing to quantize.
     """
-    refuse_quantized(module)
     names = operator_names(module)
     computed = {n: name for n, name in names.items() if n.op == "call_function" and is_float(n)}
     listed = list(computed.values())
@@ -109,12 +107,6 @@ def choose_operators(
         raise NoEffect(_nothing(rows))
     _refuse_unsupported(runtime, operators)
     return Chosen(operators, tuple(rows))
-
-
-def refuse_quantized(module: fx.GraphModule) -> None:
-    """InvalidInput for a graph that holds operators of ours."""
-    if any(node.target in {QUANTIZE, DEQUANTIZE, *DYNAMIC} for node in module.graph.nodes):
-        raise InvalidInput("this model is quantized already: start from the float model")
 
 
 def _refuse_unsupported(runtime: str, operators: dict[str, str]) -> None:

@@ -20,7 +20,6 @@ import torch
 from torch import fx
 
 from burnish.core import Choices
-from burnish.errors import InvalidInput
 from burnish.graph import (
     DEQUANTIZE,
     PER_TENSOR,
@@ -29,10 +28,10 @@ from burnish.graph import (
     add_tensor,
     finish,
     operator,
-    operator_names,
     set_weight,
     tensor_of,
 )
+from burnish.quantize._entry import planned
 from burnish.quantize._node import bias_of, bounds, rectifies, stored_matrix, weight_axis
 from burnish.quantize._patterns import merge_gelus
 from burnish.quantize._policy import WEIGHTED
@@ -69,13 +68,7 @@ def equalized(folded: Traced, choices: Choices) -> dict[str, fx.Node]:
         The nodes by name. InvalidInput for a plan of another model.
     """
     module, plan = folded.graph_module, choices.plan
-    nodes = {name: node for node, name in operator_names(module).items()}
-    unknown = [n for n in (*plan["operators"], *plan["quantizers"]) if n not in nodes]
-    if unknown:
-        raise InvalidInput(
-            f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
-            "belongs to another model"
-        )
+    nodes = planned(module, (*plan["operators"], *plan["quantizers"]))
     for name, node in nodes.items():
         node.meta[NAME_KEY] = name
     for producer, activation, depthwise in plan["equalized"]:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from burnish.errors import InvalidInput, Unsupported
+from burnish.errors import Unsupported
 from burnish.graph import Traced, operator, operator_names
 from burnish.quantize._alone import Group, compute
+from burnish.quantize._entry import refuse_quantized
 
 Call = tuple[torch.Tensor, ...]
 
@@ -95,12 +96,8 @@ def prepared(folded: Traced) -> Traced:
         Unsupported: an operator writes into its input, so that no value could be kept.
     """
     names = operator_names(folded.graph_module)
+    refuse_quantized(folded, "sensitivity")
     for node, name in names.items():
-        if str(node.target).startswith("burnish."):
-            raise InvalidInput(
-                f"the model is quantized already ({name}): give the float graph, and the choices "
-                "that quantize it"
-            )
         schema = getattr(node.target, "_schema", None)
         if schema is not None and schema.is_mutable:
             raise Unsupported(

@@ -17,7 +17,6 @@ and keys (their product is quantized where that is faster, and was not seen to s
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,22 +27,22 @@ from torch import fx, nn
 from burnish.core import Choices, Rewrite
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Goal
-from burnish.graph import Traced, add_tensor, finish, flatten_call, operator_names
+from burnish.graph import Traced, add_tensor, finish, operator_names
 from burnish.quantize._calibrate import Statistics
-from burnish.quantize._carry import refuse_quantized
 from burnish.quantize._coverage import Coverage
+from burnish.quantize._entry import (
+    calibration_calls,
+    float_graph,
+    fold,
+    folded_with_calls,
+    planned,
+    refuse_quantized,
+    trace_for,
+)
 from burnish.quantize._sample import Sample, empty_sample
 from burnish.quantize._scale import scale_made, scale_read
 from burnish.quantize._smooth_choose import NEEDED, Table, Trial, watch
 from burnish.quantize._smooth_groups import Group, find_groups
-from burnish.quantize._static import (
-    as_inputs,
-    calibration_calls,
-    fold,
-    retrace,
-    trace_for,
-    trace_inputs,
-)
 
 aten = torch.ops.aten
 SMOOTHED, LEFT = "smoothed", "left alone"
@@ -112,9 +111,7 @@ class SmoothQuant(Rewrite):
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
         """The smoothed float graph. Pure: equal choices give equal graphs."""
-        if not isinstance(model, Traced):
-            model = retrace(model, choices.plan["call"])
-        return _smoothed(fold(model), choices)
+        return _smoothed(float_graph(model, choices), choices)
 
 
 def smooth(
@@ -141,14 +138,8 @@ def smooth(
         Unsupported: the model cannot be exported.
     """
     step = SmoothQuant(alpha, multiply)
-    batches = iter(calibration)
-    first = next(batches, None)
-    if first is None:
-        raise InvalidInput("smooth: the calibration data is empty")
-    folded = fold(trace_inputs(model, as_inputs(first)))
-    calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
-    flat = (flatten_call(call.args, call.kwargs) for call in calls)
-    result = step.rewrite(folded, step.choose_from(folded, sampled(folded, flat)))
+    folded, calls = folded_with_calls("smooth", model, calibration)
+    result = step.rewrite(folded, step.choose_from(folded, sampled(folded, calls)))
     assert isinstance(result, Traced)
     return result
 
@@ -218,14 +209,8 @@ def _by_origin(group: Group, factor: torch.Tensor, folded: Traced) -> torch.Tens
 
 def _smoothed(folded: Traced, choices: Choices) -> Traced:
     module = folded.graph_module
-    nodes = {name: node for node, name in operator_names(module).items()}
     wanted = [n for g in choices.plan["groups"] for n in (g["value"], *g["linears"], g["into"])]
-    unknown = [name for name in wanted if name is not None and name not in nodes]
-    if unknown:
-        raise InvalidInput(
-            f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
-            "belongs to another model"
-        )
+    nodes = planned(module, (name for name in wanted if name is not None))
     for group in choices.plan["groups"]:
         value, factor = group["value"], choices.tensors[f"smooth:{group['value']}"]
         linears = [nodes[name] for name in group["linears"]]

@@ -16,22 +16,25 @@ Left out: per-block scales; settings for single operators.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput
-from burnish.goal import Goal, Inputs
-from burnish.graph import Traced, example_call, flatten_call, fold_batch_norm, trace
+from burnish.goal import Goal
+from burnish.graph import Traced
 from burnish.quantize._calibrate import Statistics, calibrate
-from burnish.quantize._carry import refuse_quantized
-from burnish.quantize._coverage import Coverage
 from burnish.quantize._decide import decide
+from burnish.quantize._entry import (
+    calibration_calls,
+    float_graph,
+    fold,
+    folded_with_calls,
+    refuse_quantized,
+    trace_for,
+)
 from burnish.quantize._insert import insert
 from burnish.quantize._policy import policy_for
 from burnish.quantize._settings import (
@@ -105,9 +108,7 @@ class QuantizeStatic(Rewrite):
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
         """The quantized graph. Pure: equal choices give equal graphs."""
-        if not isinstance(model, Traced):
-            model = retrace(model, choices.plan["call"])
-        return insert(fold(model), choices)
+        return insert(float_graph(model, choices), choices)
 
 
 def quantize_static(
@@ -143,63 +144,8 @@ def quantize_static(
     step = QuantizeStatic(
         runtime, ranges, bias_correction, equalize, exclude, Weights.of(weights), include
     )
-    batches = iter(calibration)
-    first = next(batches, None)
-    if first is None:
-        raise InvalidInput("quantize_static: the calibration data is empty")
-    folded = fold(trace_inputs(model, as_inputs(first)))
-    calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
-    flat = (flatten_call(call.args, call.kwargs) for call in calls)
-    choices = step.choose_from(folded, calibrate(folded, flat))
+    folded, calls = folded_with_calls("quantize_static", model, calibration)
+    choices = step.choose_from(folded, calibrate(folded, calls))
     quantized = step.rewrite(folded, choices)
     assert isinstance(quantized, Traced)
     return quantized
-
-
-def as_inputs(batch: Any) -> Inputs:
-    """A batch as a call: a tensor, a tuple of positional arguments or a dict of keyword ones."""
-    if isinstance(batch, Inputs):
-        return batch
-    if isinstance(batch, Mapping):
-        return Inputs(kwargs=dict(batch))
-    return Inputs(batch if isinstance(batch, tuple) else (batch,))
-
-
-def coverage(choices: Choices) -> tuple[Coverage, ...]:
-    """The coverage table of a quantization: every float operator's state and reason."""
-    return tuple(Coverage(**row) for row in choices.plan["coverage"])
-
-
-def fold(traced: Traced) -> Traced:
-    """A copy with batch-norm folded into the operators before it."""
-    folded = traced.copy()
-    fold_batch_norm(folded.graph_module)
-    return folded
-
-
-def trace_for(model: nn.Module, goal: Goal) -> Traced:
-    """Trace a model with the goal's example call."""
-    return trace_inputs(model, goal.task.inputs)
-
-
-def trace_inputs(model: nn.Module, inputs: Inputs) -> Traced:
-    """Trace a model with an example call; a batch of 1 is tiled to 2."""
-    example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
-    axes = {leaf.key: leaf.axes for leaf in example.leaves()}
-    return trace(model, example.args, dict(example.kwargs), axes)
-
-
-def calibration_calls(goal: Goal) -> Iterable[tuple[torch.Tensor, ...]]:
-    """The calibration data as flat calls."""
-    for call in goal.task.calls("calibration"):
-        yield flatten_call(call.args, call.kwargs)
-
-
-def retrace(model: nn.Module, call: Mapping[str, Any]) -> Traced:
-    """Trace a model from the description of a call alone: tensors of zeros, no data."""
-    args, kwargs = example_call(call)
-    axes = {
-        leaf["key"]: {int(axis): name for axis, name in leaf["axes"].items()}
-        for leaf in call["leaves"]
-    }
-    return trace(model, args, kwargs, axes)

@@ -1,0 +1,125 @@
+"""How a model and its data come into every step of this room, and what a plan is held against.
+
+A step's function takes a module and batches of any form; its `choose_from` a folded float graph;
+its `rewrite` a module or a graph, and a plan. What all of them ask on the way stands here once.
+
+Left out: what only one step asks; that stands with the step.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from burnish.core import Choices
+from burnish.errors import InvalidInput
+from burnish.goal import Goal, Inputs
+from burnish.graph import (
+    DEQUANTIZE,
+    DYNAMIC,
+    QUANTIZE,
+    Traced,
+    example_call,
+    flatten_call,
+    fold_batch_norm,
+    operator_names,
+    trace,
+)
+
+Call = tuple[torch.Tensor, ...]
+
+
+def as_inputs(batch: Any) -> Inputs:
+    """A batch as a call: a tensor, a tuple of positional arguments or a dict of keyword ones."""
+    if isinstance(batch, Inputs):
+        return batch
+    if isinstance(batch, Mapping):
+        return Inputs(kwargs=dict(batch))
+    return Inputs(batch if isinstance(batch, tuple) else (batch,))
+
+
+def fold(traced: Traced) -> Traced:
+    """A copy with batch-norm folded into the operators before it."""
+    folded = traced.copy()
+    fold_batch_norm(folded.graph_module)
+    return folded
+
+
+def trace_for(model: nn.Module, goal: Goal) -> Traced:
+    """Trace a model with the goal's example call."""
+    return trace_inputs(model, goal.task.inputs)
+
+
+def trace_inputs(model: nn.Module, inputs: Inputs) -> Traced:
+    """Trace a model with an example call; a batch of 1 is tiled to 2."""
+    example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
+    axes = {leaf.key: leaf.axes for leaf in example.leaves()}
+    return trace(model, example.args, dict(example.kwargs), axes)
+
+
+def calibration_calls(goal: Goal) -> Iterator[Call]:
+    """The calibration data as flat calls."""
+    for call in goal.task.calls("calibration"):
+        yield flatten_call(call.args, call.kwargs)
+
+
+def folded_with_calls(
+    who: str, model: nn.Module, calibration: Iterable[Any]
+) -> tuple[Traced, Iterator[Call]]:
+    """The folded graph of a model traced with the first batch, and all batches as flat calls.
+
+    Iterates the batches once. InvalidInput, naming the function `who`, where there is none.
+    """
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None:
+        raise InvalidInput(f"{who}: the calibration data is empty: give one batch at least")
+    folded = fold(trace_inputs(model, as_inputs(first)))
+    calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
+    return folded, (flatten_call(call.args, call.kwargs) for call in calls)
+
+
+def float_graph(model: nn.Module, choices: Choices) -> Traced:
+    """A folded copy of the graph that `choices` were made for, without data: for `rewrite`."""
+    return fold(model if isinstance(model, Traced) else retrace(model, choices.plan["call"]))
+
+
+def retrace(model: nn.Module, call: Mapping[str, Any]) -> Traced:
+    """Trace a model from the description of a call alone: tensors of zeros, no data."""
+    args, kwargs = example_call(call)
+    axes = {
+        leaf["key"]: {int(axis): name for axis, name in leaf["axes"].items()}
+        for leaf in call["leaves"]
+    }
+    return trace(model, args, kwargs, axes)
+
+
+def refuse_quantized(traced: Traced, who: str) -> None:
+    """InvalidInput, naming the step `who`, for a graph that holds our quantizing operators."""
+    for node, name in operator_names(traced.graph_module).items():
+        if node.target in {QUANTIZE, DEQUANTIZE, *DYNAMIC}:
+            raise InvalidInput(
+                f"{who}: the model is quantized already ({name}): give the float model, from "
+                "before it was quantized"
+            )
+
+
+def planned(module: fx.GraphModule, names: Iterable[str]) -> dict[str, fx.Node]:
+    """The nodes of a graph by name. InvalidInput where a plan names one it does not have."""
+    nodes = {name: node for node, name in operator_names(module).items()}
+    check_planned(nodes, names)
+    return nodes
+
+
+def check_planned(known: Collection[str], names: Iterable[str]) -> None:
+    """InvalidInput where a plan names what the model does not have."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InvalidInput(
+            f"this plan names operators the model does not have ({', '.join(unknown[:3])}): it "
+            "belongs to another model"
+        )
