@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +12,6 @@ from burnish.errors import InvalidInput
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
-
-
-@pytest.fixture(scope="module")
-def load() -> Iterator[Any]:
-    """Import a file of benchmarks/ as the commands do."""
-    paths = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
-    sys.path[:0] = paths
-    yield importlib.import_module
-    for path in paths:
-        sys.path.remove(path)
 
 
 def _data(name: str) -> Path:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +15,6 @@ from burnish.bench import Race, Timing
 from burnish.bundle import Artifact, Options, Port
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def load() -> Iterator[Any]:
-    """Import a file of benchmarks/ as the command does."""
-    paths = [str(BENCHMARKS), str(BENCHMARKS / "peers"), str(BENCHMARKS.parent / "examples")]
-    sys.path[:0] = paths
-    yield importlib.import_module
-    for path in paths:
-        sys.path.remove(path)
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: path.stem)

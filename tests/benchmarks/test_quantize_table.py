@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +16,6 @@ from burnish.metrics import top1
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "quantize_table.json"
 PAGE = ROOT / "docs" / "methods" / "quantize_table.md"
-
-
-@pytest.fixture(scope="module")
-def load() -> Iterator[Any]:
-    """Import a file of benchmarks/ as the command does."""
-    paths = [str(ROOT / "benchmarks"), str(ROOT / "examples")]
-    sys.path[:0] = paths
-    yield importlib.import_module
-    for path in paths:
-        sys.path.remove(path)
 
 
 @pytest.mark.parametrize("kind", ["convolutional", "transformer", "recurrent"])

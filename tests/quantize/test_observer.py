@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,16 +320,6 @@ BAD = {
 def test_what_cannot_be_observed_is_refused(message: str) -> None:
     with pytest.raises(InvalidInput, match="not finite" if message == "infinite" else message):
         BAD[message]()
-
-
-def test_the_code_in_the_card_runs(root: Path, capsys) -> None:
-    text = (root / "docs/methods/observers.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "observers.md", "exec"), names)
-    assert len(blocks) == 2
-    assert capsys.readouterr().out == "(8,) torch.int8\n"
 
 
 def test_observing_leaves_the_observer_as_it_was() -> None:

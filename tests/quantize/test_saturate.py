@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,12 +169,3 @@ def test_what_is_not_quantized_and_no_data_are_refused() -> None:
     result, _ = quantized(model, seen(model, (x,)))
     with pytest.raises(InvalidInput, match="no data"):
         saturation(result, [])
-
-
-@pytest.mark.parametrize("card", ["saturation", "adaround"])
-def test_the_code_in_the_cards_runs(card: str, root: Path) -> None:
-    text = (root / f"docs/methods/{card}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, card, "exec"), {})
