@@ -13,7 +13,7 @@ Left out: running calibration on an exported artifact (faster still, but its val
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import fx
 
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, operator_names
+from burnish.quantize._batches import channels_last, chunks, fast_copy
 from burnish.quantize._equalize import Pair, depthwise_pairs
 from burnish.quantize._observe import (
     FLOOR,
@@ -34,7 +35,7 @@ from burnish.quantize._observe import (
 )
 from burnish.quantize._place import quantizable
 from burnish.quantize._policy import POLICIES, WEIGHTED
-from burnish.quantize._sample import CHUNK, Sample, empty_sample
+from burnish.quantize._sample import Sample, empty_sample
 
 _RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
 
@@ -174,14 +175,6 @@ class _Observer(fx.Interpreter):
         )
 
 
-def fast_copy(traced: Traced) -> fx.GraphModule:
-    """A copy of the graph to run: the weights of images' convolutions in channels-last."""
-    module = traced.copy().graph_module
-    if any(operator(node) in ("conv2d", "conv_transpose2d") for node in module.graph.nodes):
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return module
-
-
 def input_axis(node: fx.Node, rank: int) -> int:
     """The channel axis of a weighted operator's input of that rank."""
     kind = operator(node)
@@ -227,26 +220,6 @@ def _symbols(size: Any) -> set[str]:
     return {str(symbol) for symbol in size.node.expr.free_symbols}
 
 
-def chunks(
-    traced: Traced, tensors: tuple[torch.Tensor, ...]
-) -> Iterator[tuple[tuple[torch.Tensor, ...], int]]:
-    """Cut a batch along its batch axes. Inputs without one go whole into each chunk."""
-    axes = [slot.shape.index("batch") if "batch" in slot.shape else None for slot in traced.inputs]
-    sizes = [t.shape[a] for t, a in zip(tensors, axes, strict=True) if a is not None]
-    if not sizes:
-        yield tensors, 1
-        return
-    for start in range(0, sizes[0], CHUNK):
-        length = min(CHUNK, sizes[0] - start)
-        yield (
-            tuple(
-                t if a is None else t.narrow(a, start, length)
-                for t, a in zip(tensors, axes, strict=True)
-            ),
-            length,
-        )
-
-
 def check_call(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> None:
     if len(tensors) != len(traced.inputs):
         raise InvalidInput(
@@ -266,13 +239,6 @@ def check_call(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> None:
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"calibration: the input {slot.name!r} holds NaN or infinity")
-
-
-def channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    """Images in the layout in which convolutions run fastest; other tensors as they are."""
-    if tensor.dim() == 4 and tensor.is_floating_point():
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
 
 
 def _merged(mine: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch import fx
 
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator_names
-from burnish.quantize._calibrate import check_call, chunks
+from burnish.quantize._batches import chunks
+from burnish.quantize._calibrate import check_call
 
 HEADROOM = 2.0
 

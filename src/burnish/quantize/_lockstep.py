@@ -20,10 +20,10 @@ import torch
 from torch import fx
 
 from burnish.graph import DEQUANTIZE, Traced
+from burnish.quantize._batches import CHUNK, channels_last
 from burnish.quantize._insert import NAME_KEY
 from burnish.quantize._sample import Sample
 
-CHUNK = 8
 FRONTIER = 512 * 2**20
 
 
@@ -148,7 +148,7 @@ class _Walk:
 
     def _run(self, node: fx.Node, values: dict[fx.Node, Any], given: Iterator[Any]) -> None:
         if node.op == "placeholder":
-            values[node] = _channels_last(next(given))
+            values[node] = channels_last(next(given))
         elif node.op == "call_function" and not _put_off(node):
             values[node] = self._compute(node, values)
 
@@ -169,9 +169,3 @@ class _Walk:
 
 def _put_off(node: fx.Node) -> bool:
     return node.op == "call_function" and node.target is DEQUANTIZE
-
-
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    if tensor.dim() == 4 and tensor.is_floating_point():
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 
 from burnish.graph import Traced
+from burnish.quantize._batches import CHUNK, batch_axes
 from burnish.quantize._pages import kept
 
 MOST = 128
 MOST_BYTES = 48 << 20
-CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,7 @@ class Sample:
 
 def empty_sample(traced: Traced) -> Sample:
     """A sample of nothing yet, for the inputs of a traced model."""
-    return Sample(
-        tuple(
-            slot.shape.index("batch") if "batch" in slot.shape else None for slot in traced.inputs
-        )
-    )
+    return Sample(batch_axes(traced))
 
 
 def _key(row: Row) -> bytes:

@@ -31,14 +31,15 @@ from torch import fx
 
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, operator_names, tensor_of
+from burnish.quantize._batches import CHUNK, channels_last, fast_copy
 from burnish.quantize._bias import fast_shift
-from burnish.quantize._calibrate import Statistics, channels_last, fast_copy, input_axis
+from burnish.quantize._calibrate import Statistics, input_axis
 from burnish.quantize._coverage import Placement
 from burnish.quantize._node import stored_matrix, weight_axis
 from burnish.quantize._observe import Histogram
 from burnish.quantize._policy import PRODUCTS, WEIGHTED
 from burnish.quantize._range import METHODS, Method, Params, choose_range
-from burnish.quantize._sample import CHUNK, Sample
+from burnish.quantize._sample import Sample
 from burnish.quantize._weights import along, round_weight, weight_scales
 
 NUM_SAMPLES = 32

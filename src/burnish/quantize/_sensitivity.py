@@ -31,15 +31,14 @@ from burnish.core import Choices
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, unflatten
 from burnish.quantize._alone import Group, groups
+from burnish.quantize._batches import chunks, num_samples
 from burnish.quantize._calibrate import calibrate, check_call
 from burnish.quantize._insert import insert
 from burnish.quantize._sensitivity_pass import (
     Call,
     Reruns,
-    batch_size,
     power,
     prepared,
-    singles,
     squared_error,
 )
 from burnish.quantize._sensitivity_table import Sensitivity, SensitivityRow
@@ -186,7 +185,7 @@ def _by_output(
         for tensors, target in pairs:
             floats = reruns.floats(tensors)
             wanted = reruns.results(floats)
-            totals.num_samples += batch_size(reruns.traced, tensors)
+            totals.num_samples += num_samples(reruns.traced, tensors)
             totals.power += power(wanted)
             assert totals.together is not None
             totals.together += squared_error(quantized.graph_module(*tensors), wanted)
@@ -210,9 +209,9 @@ def _by_gradient(
     totals = _Totals()
     for tensors, target in pairs:
         # A loss is of a call as it was given; signs are drawn sample by sample.
-        parts = [tensors] if loss is not None else list(singles(reruns.traced, tensors))
-        totals.num_samples += batch_size(reruns.traced, tensors)
-        for part in parts:
+        num = num_samples(reruns.traced, tensors)
+        totals.num_samples += num
+        for part, _ in chunks(reruns.traced, tensors, 1 if loss is None else num):
             with torch.no_grad():
                 floats = reruns.floats(part)
                 changes = [one.locally(floats) - floats[one.group.end] for one in sums]

@@ -7,7 +7,7 @@ elements of a tensor.
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import fx
 from burnish.errors import Unsupported
 from burnish.graph import Traced, operator, operator_names
 from burnish.quantize._alone import Group, compute
+from burnish.quantize._batches import channels_last, fast_copy
 from burnish.quantize._entry import refuse_quantized
 
 Call = tuple[torch.Tensor, ...]
@@ -104,35 +105,7 @@ def prepared(folded: Traced) -> Traced:
                 f"sensitivity: {name} writes into its input, so that the float values cannot be "
                 "kept: write it out of place"
             )
-    copied = folded.copy()
-    kinds = {operator(node) for node in names}
-    if kinds & {"conv2d", "conv_transpose2d"}:
-        copied.graph_module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return copied
-
-
-def channels_last(tensor: torch.Tensor) -> torch.Tensor:
-    """Images in the layout of `prepared`."""
-    if tensor.dim() == 4 and tensor.is_floating_point():
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
-
-
-def batch_size(traced: Traced, tensors: Call) -> int:
-    """The number of samples of a call; 1 where no input has a batch axis."""
-    for slot, tensor in zip(traced.inputs, tensors, strict=True):
-        if "batch" in slot.shape:
-            return int(tensor.shape[slot.shape.index("batch")])
-    return 1
-
-
-def singles(traced: Traced, tensors: Call) -> Iterator[Call]:
-    """The samples of a call, one by one."""
-    axes = [slot.shape.index("batch") if "batch" in slot.shape else None for slot in traced.inputs]
-    for index in range(batch_size(traced, tensors)):
-        yield tuple(
-            t if a is None else t.narrow(a, index, 1) for t, a in zip(tensors, axes, strict=True)
-        )
+    return folded.with_graph(fast_copy(folded))
 
 
 def squared_error(given: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> float:
