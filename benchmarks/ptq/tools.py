@@ -23,6 +23,10 @@ class ToolFailed(Exception):
     """A tool ended with an error; the message holds its last words."""
 
 
+class ToolTooSlow(Exception):
+    """A tool was ended by us: it had taken the time it was given."""
+
+
 @dataclass(frozen=True)
 class Tools:
     """Both interpreters, the task's folder, and the threads each tool gets."""
@@ -37,14 +41,23 @@ class Tools:
         """With this very interpreter for ourselves."""
         return cls(Path(sys.executable), peers, work, threads)
 
-    def run(self, name: str, out: Path, **variables: str) -> dict[str, Any]:
-        """Run a tool into `out`; what it wrote to done.json. Raises `ToolFailed`."""
+    def run(
+        self, name: str, out: Path, limit: float | None = None, **variables: str
+    ) -> dict[str, Any]:
+        """Run a tool into `out`; what it wrote to done.json.
+
+        Raises `ToolFailed`, and `ToolTooSlow` after `limit` seconds.
+        """
         out.mkdir(parents=True, exist_ok=True)
         command = self.command(name, out)
+        environment = self.variables(variables)
         with (out / "log.txt").open("w") as log:
-            code = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, env=self.variables(variables)
-            ).returncode
+            try:
+                code = subprocess.run(
+                    command, stdout=log, stderr=subprocess.STDOUT, env=environment, timeout=limit
+                ).returncode
+            except subprocess.TimeoutExpired:
+                raise ToolTooSlow(f"{name} was ended after {limit:g} s") from None
         if code != 0:
             words = (out / "log.txt").read_text(errors="replace").splitlines()[-_LAST_WORDS:]
             raise ToolFailed(f"{name} ended with code {code}:\n  " + "\n  ".join(words))

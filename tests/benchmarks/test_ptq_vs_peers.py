@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,17 @@ def test_what_learned_rounding_brings_back(load: Any) -> None:
     assert slower["value"] == pytest.approx(1.5)
     assert not slower["met"]
     assert not rounding.rounding_claims([row])[-1]["met"]
+
+
+def test_a_peer_that_was_ended_is_only_known_to_be_slower(load: Any) -> None:
+    rounding = load("ptq.rounding")
+    model = SimpleNamespace(name="net")
+    ours = {"model": "net", "tool": "burnish AdaRound", "seconds": {"quantize": 8.0}}
+    row = {**ours, "recovered": 0.8, "low": 0.7, "high": 0.9}
+    _, slower = rounding.rounding_claims([row, rounding.unfinished(model, "brevitas_rounding")])
+    assert slower["met"]
+    assert slower["at_most"]
+    assert slower["value"] == pytest.approx(8.0 / rounding.PATIENCE)
 
 
 def test_where_plain_rounding_loses_nothing_there_is_no_share(load: Any) -> None:
