@@ -1,9 +1,10 @@
 """What Linux says about this machine, read from text.
 
 Each function takes the text of a file (or a way to read files), so that machines we do not have can
-be described in tests. A limit may be set at any level of the control group tree: all levels count,
-and the tightest holds. Version 1 and version 2 of the tree, and both mounted at once, are read.
-Left out: CPU shares and weights, which limit nothing as long as the machine is idle.
+be described in tests. A file that may not be read counts as one that is not there. A limit may be
+set at any level of the control group tree: all levels count, and the tightest holds. Version 1 and
+version 2 of the tree, and both mounted at once, are read. Left out: CPU shares and weights, which
+limit nothing as long as the machine is idle.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ Read = Callable[[str], str | None]  # the text of a file, or None where there is
 # The flag's name in /proc/cpuinfo is ours, but for Arm's, which say too little alone.
 _X86 = frozenset(
     (
-        *("sse4_2", "f16c", "fma", "avx", "avx2", "avx_vnni"),
-        *("avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-        *("amx_tile", "amx_int8", "amx_bf16"),
+        *("sse4_1", "sse4_2", "f16c", "fma", "avx", "avx2"),
+        *("avx_vnni", "avx_vnni_int8", "avx_ne_convert"),
+        *("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512vbmi"),
+        *("avx512_vbmi2", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+        *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
     )
 )
 _ARM = {
@@ -27,11 +30,16 @@ _ARM = {
     "asimdhp": "neon_fp16",
     "bf16": "neon_bf16",
     "i8mm": "neon_i8mm",
+    "sme": "sme",
     "sve": "sve",
     "sve2": "sve2",
+    "svebf16": "sve_bf16",
+    "svei8mm": "sve_i8mm",
 }
 _NO_LIMIT = 1 << 60  # version 1 writes "no limit" as a number of this size
 _ROOT = "/sys/fs/cgroup"
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_MOST_CACHES = 16
 
 
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
@@ -62,6 +70,22 @@ def parse_memory(text: str) -> int:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def data_caches(read: Read, cpu: int) -> dict[str, int]:
+    """Bytes of the caches that data of core number `cpu` goes through: {"L1": 32768, ...}.
+
+    As the system tells them; a virtual machine may tell of a larger share than it gets.
+    """
+    found = {}
+    for index in range(_MOST_CACHES):
+        folder = f"/sys/devices/system/cpu/cpu{cpu}/cache/index{index}"
+        kind, level, size = (
+            (read(f"{folder}/{name}") or "").strip() for name in ("type", "level", "size")
+        )
+        if kind in ("Data", "Unified") and level and size[:-1].isdigit() and size[-1] in _UNITS:
+            found[f"L{level}"] = int(size[:-1]) * _UNITS[size[-1]]
+    return dict(sorted(found.items()))
 
 
 def cpu_quota(read: Read) -> float | None:
