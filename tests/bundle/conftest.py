@@ -21,3 +21,8 @@ def openvino_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 @pytest.fixture(scope="session")
 def eager_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return models.eager_artifact(tmp_path_factory.mktemp("eager"))
+
+
+@pytest.fixture(scope="session")
+def inductor_artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return models.eager_artifact(tmp_path_factory.mktemp("inductor"), "inductor")

@@ -96,13 +96,13 @@ def program() -> Any:
     return torch.export.export(model, (torch.zeros(2, WIDTH),), dynamic_shapes=({0: batch},))
 
 
-def eager_artifact(folder: Path) -> Artifact:
-    """The model for eager torch, its record saved."""
+def eager_artifact(folder: Path, runtime: str = "eager") -> Artifact:
+    """The model for eager torch, or for inductor, its record saved."""
     from burnish.bundle import save_program
 
     folder.mkdir(parents=True, exist_ok=True)
     save_program(program(), folder / "model.pt2")
-    artifact = Artifact(folder, "eager", "float32", ("model.pt2",), INPUTS, OUTPUTS)
+    artifact = Artifact(folder, runtime, "float32", ("model.pt2",), INPUTS, OUTPUTS)
     artifact.save()
     return artifact
 

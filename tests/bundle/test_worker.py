@@ -19,8 +19,12 @@ from burnish.errors import InvalidInput, RuntimeFailed
 from burnish.hardware import detect
 from tests.bundle import models
 
+COMPILES = pytest.param("inductor", marks=pytest.mark.slow)
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+
+@pytest.fixture(
+    scope="module", params=[COMPILES if name == "inductor" else name for name in RUNTIMES]
+)
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     name = request.param.removesuffix("runtime")
     artifact: Artifact = request.getfixturevalue(f"{name}_artifact")
@@ -79,11 +83,13 @@ def test_peak_memory_is_told_and_never_falls(worker: Worker) -> None:
     assert after - before > 200_000 * models.WIDTH * 4
 
 
-def test_only_eager_loads_torch(worker: Worker) -> None:
+def test_only_eager_and_inductor_load_torch(worker: Worker) -> None:
     loaded = loaded_modules(worker)
-    assert ("torch" in loaded) == (worker.artifact.runtime == "eager")
+    assert ("torch" in loaded) == (worker.artifact.runtime in ("eager", "inductor"))
     others = {"onnxruntime", "openvino", "torch"} - {
-        {"eager": "torch"}.get(worker.artifact.runtime, worker.artifact.runtime)
+        {"eager": "torch", "inductor": "torch"}.get(
+            worker.artifact.runtime, worker.artifact.runtime
+        )
     }
     assert not others & loaded
 

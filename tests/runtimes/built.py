@@ -10,7 +10,6 @@ the output by a weight's share of that.
 from __future__ import annotations
 
 import functools
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +19,12 @@ import numpy as np
 
 from burnish.bundle import OpTime
 from burnish.graph import Traced, flatten, flatten_call
-from burnish.quantize import Coverage, QuantizeStatic, Statistics, calibrate, coverage, fold
-from burnish.runtimes import export, load
+from burnish.quantize import Coverage, QuantizeStatic, Statistics, calibrate, coverage
+from burnish.runtimes import attribute, export, load
 from burnish.testing import Tiny
+from tests import once
 
 Array = np.ndarray[Any, Any]
-# What runtimes append to the names of the nodes they make out of ours.
-_APPENDED = re.compile(
-    r"(_token_\d+|_nchwc|_float|/WithoutBiases|/DequantizationMultiply|~\w+|:\d+)"
-)
 
 
 @dataclass(frozen=True)
@@ -42,13 +38,9 @@ class Built:
     operators: tuple[OpTime, ...]
 
     def kinds(self, name: str) -> list[str]:
-        """The kinds of the runtime's nodes that bear an operator's name."""
-        return [op.kind for op in self.operators if plain_name(op.name) == name]
-
-
-def plain_name(name: str) -> str:
-    """A runtime's name for a node without what it appended to ours."""
-    return _APPENDED.sub("", name.removeprefix("fused "))
+        """The kinds of the runtime's kernels that compute an operator, alone or with others."""
+        computing = [op for op in self.operators if op.members]
+        return [op.kind for op in computing if attribute([op], [name]).seconds]
 
 
 def is_int8(kind: str) -> bool:
@@ -61,8 +53,7 @@ def is_int8(kind: str) -> bool:
 @functools.cache
 def prepared(tiny: Tiny) -> tuple[Traced, Traced, Statistics]:
     """The traced model, the same with its batch-norms folded, and its statistics."""
-    traced = tiny.trace()
-    folded = fold(traced)
+    traced, folded = once.traced(tiny), once.folded(tiny)
     calls = [tiny.inputs(4, seed=seed) for seed in range(3)]
     return traced, folded, calibrate(folded, [flatten_call(c.args, c.kwargs) for c in calls])
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from burnish.errors import Unsupported
 from burnish.graph import Traced, flatten, flatten_call, trace
-from burnish.quantize import Cast, cast, fold
+from burnish.quantize import Cast, cast
 from burnish.runtimes import export, load
 from burnish.testing import Tiny, catalogue
+from tests import once
 
 FEW = ("separable", "encoder", "gru")
 TINIES = [
@@ -29,15 +30,11 @@ FILES = [
 
 
 @functools.cache
-def traced(tiny: Tiny) -> Traced:
-    return fold(tiny.trace())
-
-
-@functools.cache
 def cast_tiny(tiny: Tiny, dtype: str) -> Traced:
     inputs = [tiny.inputs(4, seed=seed) for seed in range(2)]
     calls = [flatten_call(call.args, call.kwargs) for call in inputs]
-    result = Cast(dtype).rewrite(traced(tiny), Cast(dtype).choose_from(traced(tiny), calls))
+    step, plain = Cast(dtype), once.folded(tiny)
+    result = step.rewrite(plain, step.choose_from(plain, calls))
     assert isinstance(result, Traced)
     return result
 
@@ -46,14 +43,14 @@ def check(tiny: Tiny, runtime: str, dtype: str, precision: str, folder: Path) ->
     """The artifact answers like the float model, to a few of the type's epsilons."""
     inputs = tiny.inputs(3, seed=9)
     tensors = flatten_call(inputs.args, inputs.kwargs)
-    slots = traced(tiny).inputs
+    slots = once.folded(tiny).inputs
     arrays = {slot.name: t.numpy() for slot, t in zip(slots, tensors, strict=True)}
     artifact = export(cast_tiny(tiny, dtype), runtime, folder, precision=precision)
     assert (artifact.precision, artifact.options.execution) == (precision, "float32")
     with load(artifact) as worker:
         given = worker.run(arrays)
     bound = 3 * torch.finfo(getattr(torch, dtype)).eps
-    for mine, wanted in zip(given, flatten(tiny.call(traced(tiny), inputs))[0], strict=True):
+    for mine, wanted in zip(given, flatten(tiny.call(once.folded(tiny), inputs))[0], strict=True):
         assert mine.dtype == np.float32
         assert np.abs(mine - wanted.numpy()).max() < bound * float(wanted.abs().max())
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
+from burnish.graph import Traced
 from burnish.runtimes import Runtime, runtime
 from burnish.testing import RuntimeContract, Tiny, catalogue
+from tests import once
 
 # One of each kind of call; the rest of the catalogue runs with the slow tests.
 FEW = ("separable", "encoder", "gru", "nested_output")
@@ -21,7 +23,12 @@ def rest() -> list[Tiny]:
     return [tiny for tiny in catalogue() if tiny.name not in FEW]
 
 
-class TestEager(RuntimeContract):
+class Contract(RuntimeContract):
+    def traced(self, tiny: Tiny) -> Traced:
+        return once.traced(tiny)
+
+
+class TestEager(Contract):
     def runtime(self) -> Runtime:
         return runtime("eager")
 
@@ -29,7 +36,7 @@ class TestEager(RuntimeContract):
         return few()[:2]  # its worker imports torch, which takes as long as all else
 
 
-class TestOnnxRuntime(RuntimeContract):
+class TestOnnxRuntime(Contract):
     def runtime(self) -> Runtime:
         return runtime("onnxruntime")
 
@@ -37,7 +44,7 @@ class TestOnnxRuntime(RuntimeContract):
         return few()
 
 
-class TestOpenVino(RuntimeContract):
+class TestOpenVino(Contract):
     def runtime(self) -> Runtime:
         return runtime("openvino")
 
@@ -46,7 +53,7 @@ class TestOpenVino(RuntimeContract):
 
 
 @pytest.mark.slow
-class TestEagerOnTheRest(RuntimeContract):
+class TestEagerOnTheRest(Contract):
     def runtime(self) -> Runtime:
         return runtime("eager")
 
@@ -55,7 +62,16 @@ class TestEagerOnTheRest(RuntimeContract):
 
 
 @pytest.mark.slow
-class TestOnnxRuntimeOnTheRest(RuntimeContract):
+class TestInductor(Contract):
+    def runtime(self) -> Runtime:
+        return runtime("inductor")
+
+    def tinies(self) -> Iterable[Tiny]:
+        return catalogue()  # it compiles for seconds, several times for each
+
+
+@pytest.mark.slow
+class TestOnnxRuntimeOnTheRest(Contract):
     def runtime(self) -> Runtime:
         return runtime("onnxruntime")
 
@@ -64,7 +80,7 @@ class TestOnnxRuntimeOnTheRest(RuntimeContract):
 
 
 @pytest.mark.slow
-class TestOpenVinoOnTheRest(RuntimeContract):
+class TestOpenVinoOnTheRest(Contract):
     def runtime(self) -> Runtime:
         return runtime("openvino")
 

@@ -18,6 +18,7 @@ from burnish.graph import Traced, trace
 from burnish.quantize import QuantizeStatic, calibrate, fold
 from burnish.runtimes import Artifact, available, export, load, runtime
 from burnish.testing import catalogue
+from tests import once
 from tests.runtimes.built import prepared
 
 TINIES = {tiny.name: tiny for tiny in catalogue()}
@@ -38,8 +39,10 @@ def quantized(linear: Traced) -> Traced:
 
 
 def test_what_is_available() -> None:
-    assert available() == {"eager": None, "onnxruntime": None, "openvino": None}
-    with pytest.raises(InvalidInput, match=r"'tensorrt'.*eager, onnxruntime, openvino"):
+    found = available()
+    assert set(found) == {"eager", "inductor", "onnxruntime", "openvino"}
+    assert {found[name] for name in ("eager", "onnxruntime", "openvino")} == {None}
+    with pytest.raises(InvalidInput, match=r"'tensorrt'.*eager, inductor, onnxruntime, openvino"):
         runtime("tensorrt")
 
 
@@ -168,7 +171,7 @@ def test_openvino_gets_one_fake_quantize_for_each_quantizer(tmp_path: Path) -> N
 
 def test_dynamic_axes_keep_their_names(tmp_path: Path) -> None:
     tiny = TINIES["encoder"]
-    artifact = export(tiny.trace(), "onnxruntime", tmp_path)
+    artifact = export(once.traced(tiny), "onnxruntime", tmp_path)
     graph = onnx.load(tmp_path / "model.onnx").graph
     for value in graph.input:
         dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -177,3 +180,15 @@ def test_dynamic_axes_keep_their_names(tmp_path: Path) -> None:
         inputs = tiny.inputs(3, seed=1, length=9)
         arrays = {name: tensor.numpy() for name, tensor in inputs.kwargs.items()}
         assert [array.shape for array in worker.run(arrays)] == [(3, 5), (3, 9, 16)]
+
+
+def test_the_exporters_translations_are_parsed_once(
+    linear: Traced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of exporting a small model, were it done each time."""
+    export(linear, "onnxruntime", tmp_path / "first")
+    parsed: list[object] = []
+    monkeypatch.setattr("onnxscript._internal.ast_utils.get_src_and_ast", parsed.append)
+    other = trace(nn.Linear(5, 2).eval(), (torch.randn(2, 5),))
+    export(other, "onnxruntime", tmp_path / "second")
+    assert parsed == []

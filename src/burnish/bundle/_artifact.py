@@ -25,8 +25,10 @@ from burnish.errors import Damaged, InvalidInput
 
 SCHEMA = 1
 RECORD = "artifact.json"
-RUNTIMES = ("eager", "onnxruntime", "openvino")
+RUNTIMES = ("eager", "inductor", "onnxruntime", "openvino")
 EXECUTIONS = ("float32", "bfloat16")
+LAYOUTS = ("contiguous", "channels_last")
+TAKES_LAYOUT = ("eager", "inductor")  # the others arrange tensors in memory themselves
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,15 @@ class Options:
 
     `device` is "cpu" or a device the runtime lists ("cuda", "gpu", "npu"); `threads` is a number of
     threads within one operator (None: every core this process may use); `execution` is the number
-    format of what the file leaves in float ("bfloat16" is OpenVINO's hint; always set explicitly).
+    format of what the file leaves in float ("bfloat16" is OpenVINO's hint; always set explicitly);
+    `layout` is how torch keeps tensors of four axes in memory: as they are written (NCHW), or with
+    the channels of one place beside each other ("channels_last", NHWC).
     """
 
     device: str = "cpu"
     threads: int | None = None
     execution: str = "float32"
+    layout: str = "contiguous"
 
     def __post_init__(self) -> None:
         if not self.device:
@@ -91,28 +96,37 @@ class Options:
             raise InvalidInput(f"threads is {self.threads!r}; use None or a number from 1 up")
         if self.execution not in EXECUTIONS:
             raise InvalidInput(f"execution is {self.execution!r}; use one of {EXECUTIONS}")
+        if self.layout not in LAYOUTS:
+            raise InvalidInput(f"layout is {self.layout!r}; use one of {LAYOUTS}")
 
     @classmethod
     def from_json(cls, record: dict[str, Json], where: str) -> Options:
-        only(record, ("device", "threads", "execution"), where)
+        record = {"layout": "contiguous", **record}  # older records have none
+        only(record, ("device", "threads", "execution", "layout"), where)
         threads = None if record["threads"] is None else take(record, "threads", int, where)
-        device, execution = (
-            take(record, "device", str, where),
-            take(record, "execution", str, where),
+        device, execution, layout = (
+            take(record, name, str, where) for name in ("device", "execution", "layout")
         )
         try:
-            return cls(device, threads, execution)
+            return cls(device, threads, execution, layout)
         except InvalidInput as error:
             raise Damaged(f"{where}: {error}") from None
 
 
 @dataclass(frozen=True)
 class OpTime:
-    """Time of one operator: its name in the file, its kind, mean seconds per run of the model."""
+    """Time of one kernel: its name and kind in the runtime's words, mean seconds per run.
+
+    `members` are the names in the file of the operators it computes, one or several fused. A
+    kernel that computes none of them but moves data for one (a change of layout, a copy) has
+    those it moves it for in `feeds`.
+    """
 
     name: str
     kind: str
     seconds: float
+    members: tuple[str, ...] = ()
+    feeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,11 @@ class Artifact:
         names = [port.name for port in self.inputs]
         if len(set(names)) != len(names):
             raise InvalidInput(f"two inputs share a name: {names}")
+        if self.options.layout != "contiguous" and self.runtime not in TAKES_LAYOUT:
+            raise InvalidInput(
+                f"{self.runtime} arranges tensors in memory itself; layout {self.options.layout!r} "
+                f"is for {' and '.join(TAKES_LAYOUT)}"
+            )
 
     def with_options(self, **changes: Any) -> Artifact:
         """The same files, run otherwise: `with_options(threads=1)`."""

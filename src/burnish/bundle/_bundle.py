@@ -27,6 +27,7 @@ import safetensors.numpy
 
 from burnish import __version__
 from burnish.bundle._artifact import Artifact, Port, check_inputs
+from burnish.bundle._batch import batch_axis, with_batch
 from burnish.bundle._record import Json, inside, only, read_json, sha256, take, write_json
 from burnish.errors import Damaged, InvalidInput
 
@@ -79,6 +80,22 @@ class Bundle:
         except InvalidInput as error:
             raise Damaged(f"{path}: {error}") from None
         return inputs, [arrays[key] for key in outputs]
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether the artifact has a batch dimension that is free."""
+        return any(batch_axis(port) is not None for port in self.artifact.inputs)
+
+    def samples(self, batch: int) -> dict[str, np.ndarray[Any, Any]]:
+        """The sample inputs by name, repeated or cut off to `batch` of them.
+
+        Where the batch is fixed they are given as they are, for a `batch` of 1.
+        Raises `InvalidInput` for another `batch` there, `Damaged` like `check_arrays`.
+        """
+        inputs, _ = self.check_arrays()
+        if batch == 1 and not self.takes_any_batch:
+            return inputs
+        return with_batch(self.artifact.inputs, inputs, batch)
 
     @classmethod
     def write(

@@ -1,90 +1,31 @@
 """PyTorch programs, run as torch runs them: the baseline everything else is compared with.
 
-The file is a `.pt2`, a zip that `torch.export` writes and reads. `save_program` writes it without
-example inputs, guard code and metadata, the same bytes for the same program. Loading accepts only
-what is listed in `_archive.py`: raw weights and constants, a graph of known operators, no pickle
-anywhere. That list is checked with Python's zip reader and torch has one of its own, so before
-torch interprets anything the two must agree on names and on the bytes of every table.
+`_program` says what the file is and how it is read safely. Runs are under `torch.inference_mode`,
+with the artifact's threads.
 
-Operators called `burnish::` are registered by the room that owns them; it is imported here by name,
-in the worker, when an archive uses them, because this room must load without torch.
-
-Runs are under `torch.inference_mode`, with the artifact's threads (set after every import: packages
-change them). Times per operator are those of the graph's nodes, run one by one.
+Times per operator come from the very code that runs: the graph is written out once more with the
+clock read after every call, so that an operator's time is what torch spends from one call to the
+next: its weights looked up, dispatch, kernel, freeing what nobody reads any more. What the clock
+costs is left in, a tenth of a microsecond a call. Which kernels an operator came down to is asked
+of torch's profiler, in one more run; those times are not used, since the profiler costs more than a
+small operator does.
 """
 
 from __future__ import annotations
 
-import copy
-import importlib
-import io
-import json
+import contextlib
 import time
-import zipfile
-from collections import defaultdict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from burnish.bundle._archive import GRAPH, check_archive
 from burnish.bundle._artifact import Artifact, OpTime
-from burnish.bundle._record import Json
-from burnish.errors import Damaged, Unsupported
-from burnish.files import replacing
+from burnish.bundle._counts import middle_half
+from burnish.bundle._program import Program, use_threads
+from burnish.errors import Unsupported
 
-_WARMUP = 2
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_REGISTERED_BY = {"burnish": "burnish.graph"}
-
-
-def save_program(program: Any, path: Path) -> None:
-    """Write a `torch.export.ExportedProgram` to `path` (a `.pt2`), whole or not at all.
-
-    The program is left as it is; example inputs, guards and metadata are not in the file.
-
-    Raises `Unsupported` when it holds something that could only be stored as a pickle, or an
-    operator, container or name outside the list in `_archive.py`.
-    """
-    import torch
-
-    bare = copy.copy(program)
-    bare._example_inputs = None
-    bare._guards_code = []
-    buffer = io.BytesIO()
-    torch.export.save(bare, buffer)
-    with replacing(path) as unfinished:
-        _rewrite(buffer, unfinished)
-        try:
-            check_archive(unfinished)
-        except Damaged as error:
-            raise Unsupported(
-                f"this program cannot be stored for the eager runtime: {error}"
-            ) from None
-
-
-def _rewrite(source: io.BytesIO, target: Path) -> None:
-    """Copy the archive without metadata, dates and serial number: same program, same bytes."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for info in sorted(old.infolist(), key=lambda item: item.filename):
-            name = info.filename.partition("/")[2]
-            data = old.read(info)
-            if name == ".data/serialization_id":
-                continue
-            if name == GRAPH:
-                data = json.dumps(_without_metadata(json.loads(data))).encode()
-            new.writestr(zipfile.ZipInfo(f"model/{name}", _EPOCH), data)
-
-
-def _without_metadata(value: Json) -> Json:
-    if isinstance(value, dict):
-        return {
-            key: {} if key == "metadata" else _without_metadata(item) for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [_without_metadata(item) for item in value]
-    return value
+_CALLS = ("call_function", "call_module")
 
 
 class EagerSession:
@@ -92,101 +33,104 @@ class EagerSession:
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         import torch
-        from torch.export.graph_signature import ConstantArgument
 
         self._torch = torch
-        torch.set_num_interop_threads(1)
-        self._artifact = artifact
-        self._device = _device(artifact.options.device)
-        program = _load_program(artifact.folder / artifact.files[0])
-        user = [
-            spec.arg
-            for spec in program.graph_signature.input_specs
-            if spec.kind.name == "USER_INPUT"
-        ]
-        self._constants = {
-            index: arg.value for index, arg in enumerate(user) if isinstance(arg, ConstantArgument)
-        }
-        num_tensors = len(user) - len(self._constants)
-        if num_tensors != len(artifact.inputs):
-            raise Unsupported(
-                f"{artifact.files[0]} takes {num_tensors} tensors, "
-                f"the artifact says {len(artifact.inputs)}"
-            )
-        self._num_leaves = len(user)
-        self._spec = program.call_spec.in_spec
-        self._module = program.module().to(self._device)
-        torch.set_num_threads(threads)
-
-    def _leaves(self, inputs: list[np.ndarray[Any, Any]]) -> list[Any]:
-        arrays = iter(inputs)
-        return [
-            self._constants[index]
-            if index in self._constants
-            else self._torch.as_tensor(next(arrays)).to(self._device)
-            for index in range(self._num_leaves)
-        ]
+        self._program = Program(artifact)
+        use_threads(threads)
 
     def run(self, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        torch = self._torch
+        with self._torch.inference_mode():
+            return self._program.arrays(self._program.module(*self._program.leaves(inputs)))
+
+    @contextlib.contextmanager
+    def counting(self, inputs: list[np.ndarray[Any, Any]]) -> Iterator[EagerCounter]:
+        yield EagerCounter(self._program, inputs)
+
+
+class EagerCounter:
+    """See `Counter`."""
+
+    def __init__(self, program: Program, inputs: list[np.ndarray[Any, Any]]) -> None:
+        self._program = program
+        self._inputs = inputs
+        self._module = _with_clock(program.module)
+        self._stamps: list[tuple[float, ...]] = []
+
+    def run(self, *, counted: bool) -> None:
+        import torch
+
         with torch.inference_mode():
-            args, kwargs = torch.utils._pytree.tree_unflatten(self._leaves(inputs), self._spec)
-            results = torch.utils._pytree.tree_leaves(self._module(*args, **kwargs))
-            arrays = [item.cpu().numpy() for item in results if isinstance(item, torch.Tensor)]
-        if len(arrays) != len(self._artifact.outputs):
-            raise Unsupported(
-                f"{self._artifact.files[0]} gives {len(arrays)} tensors, "
-                f"the artifact says {len(self._artifact.outputs)}"
+            results, stamps = self._module(*self._program.leaves(self._inputs))
+            self._program.arrays(results)
+        if counted:
+            self._stamps.append(stamps)
+
+    def times(self) -> list[OpTime]:
+        nodes = [node for node in self._program.module.graph.nodes if node.op in _CALLS]
+        kernels = self._kernels()
+        names = self._program.operators
+        seconds = middle_half(np.diff(np.array(self._stamps), axis=1))
+        return [
+            OpTime(
+                node.name,
+                ":".join([str(node.target), *kernels.get(node.name, ())]),
+                float(taken),
+                (names[node.name],) if node.name in names else (),
             )
-        return arrays
+            for node, taken in zip(nodes, seconds, strict=True)
+        ]
 
-    def op_times(
-        self, inputs: list[np.ndarray[Any, Any]], repeats: int, alive: Callable[[], None]
-    ) -> list[OpTime]:
-        torch = self._torch
-        seconds: dict[tuple[str, str], float] = defaultdict(float)
+    def _kernels(self) -> dict[str, tuple[str, ...]]:
+        """For each node the ATen operator, below its own, that spent most time; of one run."""
+        import torch
 
-        class Timed(torch.fx.Interpreter):  # type: ignore[name-defined,misc]
+        class Marked(torch.fx.Interpreter):
             def run_node(self, node: Any) -> Any:
-                start = time.perf_counter()
-                result = super().run_node(node)
-                if node.op in ("call_function", "call_module"):
-                    seconds[node.name, str(node.target)] += time.perf_counter() - start
-                return result
+                with torch.profiler.record_function(node.name):
+                    return super().run_node(node)
 
-        with torch.inference_mode():
-            leaves = self._leaves(inputs)
-            for turn in range(_WARMUP + repeats):
-                if turn == _WARMUP:
-                    seconds.clear()
-                Timed(self._module).run(*leaves, enable_io_processing=False)
-                alive()
-        return [OpTime(name, kind, total / repeats) for (name, kind), total in seconds.items()]
+        with torch.inference_mode(), torch.autograd.profiler.profile(use_cpu=True) as profile:
+            leaves = self._program.leaves(self._inputs)
+            Marked(self._program.module).run(*leaves, enable_io_processing=False)
+        marks = {node.name for node in self._program.module.graph.nodes}
+        return {
+            event.name: (max(below, key=lambda child: child.self_cpu_time_total).name,)
+            for event in profile.function_events
+            if event.name in marks and (below := list(_leaves(event)))
+        }
 
 
-def _device(name: str) -> Any:
+def _leaves(event: Any) -> Iterator[Any]:
+    for child in event.cpu_children:
+        yield child
+        yield from _leaves(child)
+
+
+def _with_clock(module: Any) -> Any:
+    """The module with its clock's readings as a second result: at the start, and after each call.
+
+    Weights are looked up where they are first read, not all at the start, so that doing so counts
+    for the operator that wants them.
+    """
     import torch
 
-    if name == "cpu" or (name.split(":")[0] == "cuda" and torch.cuda.is_available()):
-        return torch.device(name)
-    raise Unsupported(f"torch has no device {name!r} here")
+    graph, copies, stamps = torch.fx.Graph(), dict[Any, Any](), list[Any]()
 
+    def copied(node: Any) -> Any:
+        if node not in copies:
+            copies[node] = graph.node_copy(node, copied)
+        return copies[node]
 
-def _load_program(path: Path) -> Any:
-    import torch
-
-    texts = check_archive(path)
-    for namespace, room in _REGISTERED_BY.items():
-        if f"torch.ops.{namespace}.".encode() in texts[GRAPH]:
-            importlib.import_module(room)
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(name.partition("/")[2] for name in archive.namelist())
-    reader = torch._C.PyTorchFileReader(str(path))
-    if sorted(reader.get_all_records()) != names or any(
-        reader.get_record(name) != text for name, text in texts.items()
-    ):
-        raise Damaged(f"{path} reads differently in torch's zip reader; refused before loading")
-    return torch.export.load(path)
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            copied(node)
+        elif node.op == "output":
+            graph.output((torch.fx.map_arg(node.args[0], copied), tuple(stamps)))
+        elif node.op in _CALLS:
+            stamps = stamps or [graph.call_function(time.perf_counter)]
+            copied(node)
+            stamps.append(graph.call_function(time.perf_counter))
+    return torch.fx.GraphModule(module, graph)
 
 
 def load(artifact: Artifact, threads: int) -> EagerSession:

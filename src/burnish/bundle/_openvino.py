@@ -3,8 +3,13 @@
 The precision hint is always set: left alone, OpenVINO computes a float32 model in bfloat16 where
 the machine has the instructions, and a comparison would be of two different things. It is read
 back after compiling, and a runtime that did not take it is refused. One stream, tuned for latency.
-Times per operator come from a second, profiled compilation; operators that were fused away
-(NOT_RUN) are dropped.
+
+Times per kernel come from a second, profiled compilation, whose graph also tells which nodes of the
+file each kernel was made of. OpenVINO's counters only give the mean of all runs so far, cut to
+whole microseconds twice, run by run and as a mean: what the warm-up took is subtracted, and half a
+microsecond added for each cut. A kernel of less than one microsecond has no time there and none
+here. Neither the runs that begin a turn nor those that were interrupted can be left out: on a busy
+machine the sum is above the median run.
 
 Importing openvino forks a process that reports the import to its makers over the network, unless
 the package openvino_telemetry cannot be imported; then OpenVINO takes a stub of its own. So the
@@ -14,8 +19,8 @@ helper is left behind when the worker is killed.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +30,8 @@ from burnish.bundle._artifact import Artifact, OpTime
 from burnish.errors import Unsupported
 
 _HINTS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
-_WARMUP = 3
+_CUT_OFF = 1e-6  # seconds
+_ORIGINALS = "originalLayersNames"
 
 
 class OpenvinoSession:
@@ -90,23 +96,100 @@ class OpenvinoSession:
         results = self._request.infer(feed, share_inputs=True, share_outputs=True)
         return [results[index] for index in range(len(results))]
 
-    def op_times(
-        self, inputs: list[np.ndarray[Any, Any]], repeats: int, alive: Callable[[], None]
-    ) -> list[OpTime]:
-        request = self._compile(profiled=True).create_infer_request()
+    @contextlib.contextmanager
+    def counting(self, inputs: list[np.ndarray[Any, Any]]) -> Iterator[OpenvinoCounter]:
         feed = [inputs[index] for index in self._order]
-        for _ in range(_WARMUP):
-            request.infer(feed, share_inputs=True)
-            alive()
-        seconds: dict[tuple[str, str], float] = defaultdict(float)
-        for _ in range(repeats):
-            request.infer(feed, share_inputs=True)
-            alive()
-            for item in request.get_profiling_info():
-                if "NOT_RUN" not in str(item.status):
-                    key = (item.node_name, f"{item.node_type}:{item.exec_type}")
-                    seconds[key] += item.real_time.total_seconds()
-        return [OpTime(name, kind, total / repeats) for (name, kind), total in seconds.items()]
+        file = self._core.read_model(str(self._artifact.folder / self._artifact.files[0]))
+        yield OpenvinoCounter(self._compile(profiled=True), feed, file)
+
+
+class OpenvinoCounter:
+    """See `Counter`."""
+
+    def __init__(
+        self,
+        compiled: openvino.CompiledModel,
+        feed: list[np.ndarray[Any, Any]],
+        file: openvino.Model,
+    ) -> None:
+        self._compiled = compiled
+        self._file = file
+        self._request = compiled.create_infer_request()
+        self._feed = feed
+        self._num_runs = 0
+        self._num_before = 0  # runs of the warm-up
+        self._before: list[float] = []
+
+    def run(self, *, counted: bool) -> None:
+        if counted and self._num_before == 0:
+            self._num_before, self._before = self._num_runs, self._totals()
+        self._request.infer(self._feed, share_inputs=True, share_outputs=True)
+        self._num_runs += 1
+
+    def _totals(self) -> list[float]:
+        """Seconds of each kernel in all runs so far."""
+        means = [item.real_time.total_seconds() for item in self._request.get_profiling_info()]
+        return [self._num_runs * (mean + _CUT_OFF) if mean > 0 else 0.0 for mean in means]
+
+    def times(self) -> list[OpTime]:
+        made = _made(self._compiled.get_runtime_model(), self._file)
+        found = []
+        for item, before, after in zip(
+            self._request.get_profiling_info(), self._before, self._totals(), strict=True
+        ):
+            if after == 0.0:
+                continue
+            seconds = max(0.0, after - before) / (self._num_runs - self._num_before)
+            kind = f"{item.node_type}:{item.exec_type}"
+            found.append(OpTime(item.node_name, kind, seconds, *made.get(item.node_name, ((), ()))))
+        return found
+
+
+def _made(
+    model: openvino.Model, file: openvino.Model
+) -> dict[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """For each kernel by name: the nodes of the file that it computes, and those that it moves data
+    for where it computes none."""
+    nodes = model.get_ordered_ops()
+    names = frozenset(node.get_friendly_name() for node in file.get_ops())
+    members = {node.get_friendly_name(): _members(node, names) for node in nodes}
+    return {
+        name: (found, () if found else _fed(node, members))
+        for node in nodes
+        for name in (node.get_friendly_name(),)
+        for found in (members[name],)
+    }
+
+
+def _members(node: openvino.Node, names: frozenset[str]) -> tuple[str, ...]:
+    """The nodes of the file that a kernel was made of, by what OpenVINO notes about it and calls
+    it; where it takes a node apart it puts a slash and a word behind the node's name."""
+    info = node.get_rt_info()
+    noted = str(info[_ORIGINALS].astype(str)).split(",") if _ORIGINALS in info else []
+    found: dict[str, None] = {}
+    for name in (*noted, node.get_friendly_name()):
+        while name and name not in names:
+            name = name.rpartition("/")[0]
+        if name:
+            found[name] = None
+    return tuple(found)
+
+
+def _fed(node: openvino.Node, members: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Of a kernel that computes nothing: what the first kernels downstream compute."""
+    todo, found = [node], dict[str, None]()
+    seen = {node.get_friendly_name()}
+    while todo:
+        for output in todo.pop().outputs():
+            for target in output.get_target_inputs():
+                reader = target.get_node()
+                name = reader.get_friendly_name()
+                if members[name]:
+                    found |= dict.fromkeys(members[name])
+                elif name not in seen:
+                    seen.add(name)
+                    todo.append(reader)
+    return tuple(found)
 
 
 def load(artifact: Artifact, threads: int) -> OpenvinoSession:

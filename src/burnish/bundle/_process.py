@@ -30,6 +30,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 
 from burnish.bundle._artifact import Artifact, OpTime, check_inputs
+from burnish.bundle._counts import Counts
 from burnish.bundle._frames import receive, send
 from burnish.bundle._record import Json
 from burnish.errors import Damaged, InvalidInput, MissingExtra, RuntimeFailed
@@ -52,21 +53,24 @@ class Worker:
     Raises `RuntimeFailed` (`.reason` "crashed", "hung" or "refused") when loading fails,
     `MissingExtra` when the runtime is not installed, `Damaged` for a file that is not safe to load.
     `timeout` is the longest silence in seconds before the child counts as hung; a single run must
-    be shorter. `load_seconds` is the time the runtime took to load the file, its import excluded
-    (but for eager, where torch imports its exporter, over a second of it, when it first loads).
+    be shorter. `place` counts workers that run at the same time, each on cores of its own.
+    `load_seconds` is the time the runtime took to load the file, its import excluded
+    (but for eager, where torch imports its exporter, over a second of it, when it first loads), and
+    to compile it for the sizes it has met so far, where it is one that compiles.
     """
 
     load_seconds: float
     pid: int
 
-    def __init__(self, artifact: Artifact, *, timeout: float = 120.0) -> None:
+    def __init__(self, artifact: Artifact, *, timeout: float = 120.0, place: int = 0) -> None:
         if timeout <= 0:
             raise InvalidInput(f"timeout is {timeout}; use a number of seconds above 0")
         self.artifact = artifact
         self._timeout = timeout
         self._lock = threading.Lock()
         self._hung = False
-        threads, cores = _threads_and_cores(artifact.options.threads)
+        self.load_seconds = 0.0
+        threads, cores = _threads_and_cores(artifact.options.threads, place)
         self._process = _start(threads)
         self.pid = self._process.pid
         self._finalizer = weakref.finalize(self, _end, self._process)
@@ -83,11 +87,17 @@ class Worker:
             "cores": cores,
         }
         try:
-            header, _ = self._ask(request)
+            self.load_seconds += float(self._ask(request)[0]["seconds"])
         except BaseException:
             self.close()
             raise
-        self.load_seconds = float(header["seconds"])
+
+    def prepare(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Have done now what is done once for inputs of these sizes: inductor compiles.
+
+        The other requests do it, too, where it is not done yet, before they start their clock.
+        """
+        self._ask({"do": "prepare"}, check_inputs(self.artifact.inputs, inputs))
 
     def run(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """Flat outputs in the artifact's order. Raises `InvalidInput` or `RuntimeFailed`."""
@@ -97,23 +107,44 @@ class Worker:
         self, inputs: Mapping[str, np.ndarray[Any, Any]], *, repeats: int, warmup: int = 0
     ) -> np.ndarray[Any, Any]:
         """Seconds of each of `repeats` runs, after `warmup` untimed ones: float64 [repeats]."""
+        spans = self.spans(inputs, repeats=repeats, warmup=warmup)
+        seconds: np.ndarray[Any, Any] = spans[:, 1] - spans[:, 0]
+        return seconds
+
+    def spans(
+        self,
+        inputs: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        repeats: int,
+        warmup: int = 0,
+        at: float | None = None,
+    ) -> np.ndarray[Any, Any]:
+        """When each run began and ended, on `time.perf_counter`: float64 [repeats, 2].
+
+        That clock is the same in all processes of a system: workers told to begin `at` the same
+        moment do so together, but for one that gets its inputs only later.
+        """
         if repeats < 1 or warmup < 0:
             raise InvalidInput(f"repeats is {repeats}, warmup {warmup}; use repeats >= 1")
-        request = {"do": "time", "repeats": repeats, "warmup": warmup}
+        request = {"do": "time", "repeats": repeats, "warmup": warmup, "at": at}
         return self._ask(request, check_inputs(self.artifact.inputs, inputs))[1][0]
+
+    def count(self, inputs: Mapping[str, np.ndarray[Any, Any]], *, repeats: int = 10) -> Counts:
+        """The runtime's own counters over `repeats` runs, in turns with as many runs without them.
+
+        Raises `RuntimeFailed` "refused" where the runtime has no counters here.
+        """
+        if repeats < 1:
+            raise InvalidInput(f"repeats is {repeats}; use repeats >= 1")
+        request = {"do": "count", "repeats": repeats}
+        header, _ = self._ask(request, check_inputs(self.artifact.inputs, inputs))
+        return Counts.from_json(header["counts"])
 
     def op_times(
         self, inputs: Mapping[str, np.ndarray[Any, Any]], *, repeats: int = 10
     ) -> tuple[OpTime, ...]:
-        """The runtime's own counters, mean seconds per run over `repeats` runs after a warm-up.
-
-        Counting slows some runtimes down: shares are to be trusted, sums are not latencies.
-        """
-        if repeats < 1:
-            raise InvalidInput(f"repeats is {repeats}; use repeats >= 1")
-        request = {"do": "op_times", "repeats": repeats}
-        header, _ = self._ask(request, check_inputs(self.artifact.inputs, inputs))
-        return tuple(OpTime(*item) for item in header["times"])
+        """The kernels of `count` alone: mean seconds per run of each."""
+        return self.count(inputs, repeats=repeats).times
 
     def memory_bytes(self) -> int:
         """Peak resident memory of the child so far, interpreter and runtime included.
@@ -157,6 +188,7 @@ class Worker:
             if header["error"] in _RAISED_AS:
                 raise _RAISED_AS[header["error"]](message)
             raise RuntimeFailed(message, "refused")
+        self.load_seconds += header.get("prepared", 0.0)
         return header, results
 
     def _exchange(
@@ -206,14 +238,19 @@ class Worker:
         return "\n  " + "\n  ".join(lines) if lines else ""
 
 
-def _threads_and_cores(threads: int | None) -> tuple[int, list[int] | None]:
+def _threads_and_cores(threads: int | None, place: int) -> tuple[int, list[int] | None]:
     """How many threads, and the cores to pin them to (None: leave as it is)."""
     if not hasattr(os, "sched_getaffinity"):
         return threads or os.cpu_count() or 1, None
     usable = sorted(os.sched_getaffinity(0))
+    if place and (threads is None or (place + 1) * threads > len(usable)):
+        raise InvalidInput(
+            f"place {place} with {threads or 'all'} threads: this process may use {len(usable)} "
+            "cores, and each worker has some of its own"
+        )
     if threads is None or threads >= len(usable):
         return threads or len(usable), None
-    return threads, usable[:threads]
+    return threads, usable[place * threads : (place + 1) * threads]
 
 
 def _start(threads: int) -> subprocess.Popen[bytes]:
@@ -263,7 +300,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _exit_text(code: int | None) -> str:
     if code is not None and code < 0:
         try:
-            return f"killed by {signal.Signals(-code).name}"
+            name = signal.Signals(-code).name
         except ValueError:
             return f"killed by signal {-code}"
+        why = " (the system does so when memory runs out)" if name == "SIGKILL" else ""
+        return f"killed by {name}{why}"
     return f"exit code {code}"

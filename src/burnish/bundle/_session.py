@@ -10,13 +10,24 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from burnish.bundle._artifact import Artifact, OpTime
 from burnish.errors import MissingExtra
+
+
+class Counter(Protocol):
+    """A session's counters while they count; see `_counting`."""
+
+    def run(self, *, counted: bool) -> None:
+        """One run; not `counted` to warm up, and where a turn begins (if the runtime can)."""
+
+    def times(self) -> list[OpTime]:
+        """Mean seconds per counted run of each kernel, with what it computes; ends the counting."""
 
 
 class Session(Protocol):
@@ -25,10 +36,16 @@ class Session(Protocol):
     def run(self, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
         """Flat outputs for the inputs in the artifact's order; valid until the next run."""
 
-    def op_times(
-        self, inputs: list[np.ndarray[Any, Any]], repeats: int, alive: Callable[[], None]
-    ) -> list[OpTime]:
-        """The runtime's own counters: mean seconds per run; `alive` is called after each run."""
+    def counting(self, inputs: list[np.ndarray[Any, Any]]) -> AbstractContextManager[Counter]:
+        """The runtime's own counters, switched on for runs on these inputs."""
+
+
+@runtime_checkable
+class Preparing(Session, Protocol):
+    """A session that makes something of its own for the sizes of its inputs, when it meets them."""
+
+    def prepare(self, inputs: list[np.ndarray[Any, Any]], alive: Callable[[], None]) -> None:
+        """Make it now, where it is not made yet; `alive` is called while that lasts."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,7 @@ class _Entry:
 
 _TABLE = {
     "eager": _Entry("burnish.bundle._eager", "torch", "pip install torch"),
+    "inductor": _Entry("burnish.bundle._inductor", "torch", "pip install torch"),
     "onnxruntime": _Entry("burnish.bundle._onnxruntime", "onnxruntime", "pip install onnxruntime"),
     "openvino": _Entry(
         "burnish.bundle._openvino",

@@ -13,6 +13,7 @@ once a second, a sign of life is sent, by which the parent tells slow from hung.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -26,9 +27,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from burnish.bundle._artifact import Artifact
+from burnish.bundle._counting import count
 from burnish.bundle._frames import receive, send
 from burnish.bundle._record import Json
-from burnish.bundle._session import Session, loader
+from burnish.bundle._session import Preparing, Session, loader
 from burnish.errors import BurnishError
 
 _SIGN_OF_LIFE = 1.0  # seconds
@@ -54,13 +56,18 @@ class _Child:
         match request["do"]:
             case "load":
                 return self._load(request), []
+            case "prepare":
+                return {"prepared": self._prepare(inputs)}, []
             case "run":
-                return {}, self._loaded().run(inputs)
+                prepared = self._prepare(inputs)
+                return {"prepared": prepared}, self._loaded().run(inputs)
             case "time":
-                return {}, [self._time(inputs, request["repeats"], request["warmup"])]
-            case "op_times":
-                times = self._loaded().op_times(inputs, request["repeats"], self.alive)
-                return {"times": [[item.name, item.kind, item.seconds] for item in times]}, []
+                prepared = self._prepare(inputs)
+                return {"prepared": prepared}, [self._spans(inputs, request)]
+            case "count":
+                prepared = self._prepare(inputs)
+                counts = count(self._loaded(), inputs, request["repeats"], self.alive)
+                return {"prepared": prepared, "counts": counts.to_json()}, []
             case "memory":
                 return {"bytes": peak_memory()}, []
             case "modules":
@@ -78,18 +85,30 @@ class _Child:
         self._session = load(artifact, request["threads"])
         return {"seconds": time.perf_counter() - start}
 
-    def _time(self, inputs: Arrays, repeats: int, warmup: int) -> np.ndarray[Any, Any]:
+    def _prepare(self, inputs: Arrays) -> float:
+        """Seconds the session took to prepare for these sizes; 0 where it does no such thing."""
+        session = self._loaded()
+        if not isinstance(session, Preparing):
+            return 0.0
+        start = time.perf_counter()
+        session.prepare(inputs, self.alive)
+        return time.perf_counter() - start
+
+    def _spans(self, inputs: Arrays, request: dict[str, Json]) -> np.ndarray[Any, Any]:
         run = self._loaded().run
-        for _ in range(warmup):
+        for _ in range(request["warmup"]):
             run(inputs)
             self.alive()
-        seconds = np.empty(repeats)
-        for index in range(repeats):
+        spans = np.empty((request["repeats"], 2))
+        if request["at"] is not None:
+            time.sleep(max(0.0, request["at"] - time.perf_counter()))
+        for index in range(request["repeats"]):
             start = time.perf_counter()
             run(inputs)
-            seconds[index] = time.perf_counter() - start
+            end = time.perf_counter()
+            spans[index] = start, end
             self.alive()
-        return seconds
+        return spans
 
 
 def peak_memory() -> int:
@@ -134,12 +153,19 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     return open(copies[0], "rb", buffering=0), open(copies[1], "wb")
 
 
+def _go_first() -> None:
+    """Where memory runs out, the system is to end this process and not the one that measures."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _pin(cores: list[int] | None) -> None:
     if cores is not None:
         os.sched_setaffinity(0, cores)
 
 
 def main() -> None:
+    _go_first()
     source, output = _take_pipes()
     requests: queue.SimpleQueue[tuple[dict[str, Json], Arrays]] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(source, requests), daemon=True).start()

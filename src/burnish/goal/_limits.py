@@ -27,7 +27,8 @@ class Target:
     Args:
         device: "cpu"; "cuda", "gpu" and "npu" are handed to the runtimes that list such a device
             and have not been tried by us.
-        runtimes: names of the runtimes allowed; empty means every one that is installed.
+        runtimes: names of the runtimes allowed; empty means every one that is installed, but for
+            "inductor", which compiles for up to minutes and is tried only where it is named.
         threads: threads of the runtime; None sweeps 1 and all usable cores and takes the faster.
         batch: samples a call when timing.
     """

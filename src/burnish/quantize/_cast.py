@@ -43,7 +43,7 @@ from burnish.quantize._entry import (
 # Runtimes that can load a graph in the type; see `runtimes`, which says why the others cannot.
 _CAN_LOAD = {
     "float16": ("eager", "onnxruntime", "openvino"),
-    "bfloat16": ("eager", "openvino"),
+    "bfloat16": ("eager", "inductor", "openvino"),
 }
 
 

@@ -9,17 +9,14 @@ Left out: torch.compile, which is a runtime of its own.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from burnish.bundle import Artifact, Options, Worker, save_program
+from burnish.bundle import Artifact, Worker
 from burnish.graph import Traced
-from burnish.runtimes._runtime import check_precision, ports
+from burnish.runtimes._program import export_program
+from burnish.runtimes._runtime import check_precision
 
-FILE = "model.pt2"
 KNOWN = {name: name for name in ("float32", "float16", "bfloat16")}
 
 
@@ -36,25 +33,7 @@ class Eager:
     def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
         """Write `model.pt2` and `artifact.json`."""
         check_precision(self.name, model, precision, KNOWN)
-        folder.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.export.export(
-                model.graph_module, model.example(), dynamic_shapes=model.dynamic_shapes()
-            )
-            save_program(program, folder / FILE)
-        artifact = Artifact(
-            folder=folder,
-            runtime=self.name,
-            precision=precision,
-            files=(FILE,),
-            inputs=ports(model.inputs),
-            outputs=ports(model.outputs),
-            tree=dict(model.tree),
-            options=Options(),
-        )
-        artifact.save()
-        return artifact
+        return export_program(self.name, model, folder, precision)
 
     def load(self, artifact: Artifact) -> Worker:
         """A worker with the artifact loaded."""

@@ -3,9 +3,11 @@
 torch's exporter writes the float operators; our quantize and dequantize become QuantizeLinear and
 DequantizeLinear, with int8 weights as initializers (`_dynamic_onnx` has the dynamic operators).
 Every dynamic axis keeps its name. Each ONNX node is called as our plans call it
-("layer1.0.conv1:conv2d"), for the runtime's counters to be read back: the name travels through
-torch's decompositions in the place of the stack trace, which is the one note they keep. What else
-torch writes about a node (the user's source lines and paths) is dropped: an artifact ships.
+("layer1.0.conv1:conv2d"; with "+" between them where the exporter fused several, with "~2" and so
+on where it made several nodes of one), for the runtime's counters to be read back: the name travels
+through torch's decompositions in the place of the stack trace, which is the one note they keep.
+What else torch writes about a node (the user's source lines and paths) is dropped: an artifact
+ships.
 
 Left out: files above 2 GB (external data).
 """
@@ -13,93 +15,135 @@ Left out: files above 2 GB (external data).
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from burnish.errors import Unsupported
-from burnish.graph import DEQUANTIZE, QUANTIZE, Traced, operator_names
+from burnish.graph import DEQUANTIZE, QUANTIZE, Traced
 from burnish.runtimes._dynamic_onnx import dynamic_translations
+from burnish.runtimes._exported import JOINED, NAME_KEY, Remembered, exported
 
 Edit = Callable[[Any], None]
 OPSET = 21
-NAME_KEY = "burnish"
 _MARK = "burnish operator: "
 _TRACE_KEY = "pkg.torch.onnx.stack_trace"
 _TWO_GB = 2_000_000_000
 
 
-def to_onnx(model: Traced, path: Path, edits: Sequence[Edit] = ()) -> None:
+@dataclass(frozen=True)
+class Written:
+    """A node of a file: its name, and those of the values it reads and gives."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def to_onnx(model: Traced, path: Path, edits: Sequence[Edit] = ()) -> list[Written]:
     """Write the graph to `path`, after a runtime's own edits of it.
+
+    The exporter runs once for a graph, however many files are written of it. Returns the nodes.
 
     Raises:
         Unsupported: an operator the exporter has no translation for (torch's reason is kept).
     """
+    import onnx_ir as ir
+
     size = sum(t.numel() * t.element_size() for t in model.graph_module.state_dict().values())
     if size > _TWO_GB:
         raise Unsupported(
             f"the model holds {size / 1e9:.1f} GB; ONNX files above 2 GB are not done"
         )
-    exported = _export(model)
-    graph = exported.model.graph
-    _name_nodes(graph)
+    translated = _translated(model).clone()
     for edit in edits:
-        edit(graph)
-    _rename_dims(graph, model)
-    exported.save(str(path), include_initializers=True, external_data=False)
+        edit(translated.graph)
+    _rename_dims(translated.graph, model)
+    ir.save(translated, path)
+    return [
+        Written(
+            str(node.name),
+            tuple(str(value.name) for value in node.inputs if value is not None),
+            tuple(str(value.name) for value in node.outputs),
+        )
+        for node in translated.graph
+    ]
 
 
-def _export(model: Traced) -> Any:
+def _translate(model: Traced) -> Any:
+    """The graph as torch's exporter writes it, with our names: an `onnx_ir.Model`."""
+    _keep_signatures()
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(
-                model.graph_module, model.example(), dynamic_shapes=model.dynamic_shapes()
-            )
-            _mark_nodes(program, model)
-            exported = torch.onnx.export(
-                program,
+            made = exported(model)
+            for node in made.program.graph.nodes:
+                name = made.names.get(node.name)
+                node.meta["stack_trace"] = "" if name is None else _MARK + name
+            program = torch.onnx.export(
+                made.program,
                 dynamo=True,
                 opset_version=OPSET,
                 custom_translation_table=_translations(),
                 input_names=[slot.name for slot in model.inputs],
                 output_names=[slot.name for slot in model.outputs],
+                optimize=False,
                 verbose=False,
             )
+            assert program is not None
+            graph = program.model.graph
+            _note_operators(graph)
+            program.optimize()
     except Exception as error:
         raise Unsupported(
             f"torch's ONNX exporter refuses this graph: {type(error).__name__}: "
             f"{str(error).strip().splitlines()[0][:400]}"
         ) from error
-    assert exported is not None
-    return exported
+    _name_nodes(program.model.graph, list(dict.fromkeys(made.names.values())))
+    return program.model
 
 
-def _mark_nodes(program: torch.export.ExportedProgram, model: Traced) -> None:
-    """Note on each node of the exported program what our plans call the node it came from."""
-    ours = {
-        node.name: str(node.meta.get(NAME_KEY, name))
-        for node, name in operator_names(model.graph_module).items()
-        if node.target not in (QUANTIZE, DEQUANTIZE)
-    }
-    for node in program.graph.nodes:
-        source = node.meta.get("from_node")
-        name = ours.get(source[0].name) if source else None
-        node.meta["stack_trace"] = "" if name is None else _MARK + name
+_translated: Remembered[Any] = Remembered(_translate)
 
 
-def _name_nodes(graph: Any) -> None:
-    seen: dict[str, int] = {}
+@functools.cache
+def _keep_signatures() -> None:
+    """Let onnxscript parse each of its 500 translations once, not once for every export.
+
+    torch's exporter asks each of them for its signature whenever it begins, and onnxscript (0.7)
+    parses its source for the answer: the better part of a second, half of exporting a small model.
+    """
+    from onnxscript._internal import values
+
+    asked = vars(values.TracedOnnxFunction).get("function_ir")
+    if isinstance(asked, property) and asked.fget is not None:
+        setattr(values.TracedOnnxFunction, "function_ir", property(functools.cache(asked.fget)))  # noqa: B010
+
+
+def _note_operators(graph: Any) -> None:
+    """Note each node's operator under a key of its own: the exporter's optimizer, which fuses some
+    (batch-norms, pads), gives a fused node the notes of all it was made of."""
     for node in graph:
         note = node.metadata_props.get(_TRACE_KEY, "")
         node.metadata_props.clear()
-        if not note.startswith(_MARK):
+        if note.startswith(_MARK):
+            name = note.removeprefix(_MARK).splitlines()[0]
+            node.metadata_props[f"{NAME_KEY} {name}"] = name
+
+
+def _name_nodes(graph: Any, order: Sequence[str]) -> None:
+    seen: dict[str, int] = {}
+    for node in graph:
+        noted = {node.metadata_props[k] for k in node.metadata_props if k.startswith(NAME_KEY)}
+        node.metadata_props.clear()
+        if not noted:
             continue
-        name = note.removeprefix(_MARK).splitlines()[0]
-        node.metadata_props[NAME_KEY] = name
+        name = JOINED.join(sorted(noted, key=order.index))
         seen[name] = seen.get(name, 0) + 1
         node.name = name if seen[name] == 1 else f"{name}~{seen[name]}"
         for index, value in enumerate(node.outputs):

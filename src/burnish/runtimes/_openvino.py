@@ -29,6 +29,7 @@ from burnish.bundle import Artifact, Options, Worker
 from burnish.graph import Traced
 from burnish.runtimes._onnx import to_onnx
 from burnish.runtimes._openvino_lstm import store_lstm_weights
+from burnish.runtimes._openvino_names import name_nodes
 from burnish.runtimes._runtime import check_precision, missing, ports, require
 from burnish.runtimes._surgery import drop_zero_points, merge_pads
 
@@ -61,8 +62,9 @@ class OpenVino:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             onnx_file = Path(scratch) / "model.onnx"
-            to_onnx(model, onnx_file, (merge_pads, drop_zero_points))
+            written = to_onnx(model, onnx_file, (merge_pads, drop_zero_points))
             converted = openvino.convert_model(str(onnx_file))
+            name_nodes(converted, written)
             fuse_quantizers(converted)
             store_lstm_weights(converted)
             if KNOWN[precision] in ("float16", "bfloat16"):

@@ -42,21 +42,10 @@ def store_lstm_weights(model: Any) -> int:
             scales = np.full((1, matrix.shape[1], 1), scale)
             product = ops.multiply(stored, ops.constant(scales))
             node.input(index).replace_source_output(product.output(0))
-        _name(node)
         changed += 1
     if changed:
         model.validate_nodes_and_infer_types()
     return changed
-
-
-def _name(node: Any) -> None:
-    """After what reads it: the converter names the last operator of those that an LSTM becomes."""
-    for output in node.outputs():
-        for reader in output.get_target_inputs():
-            name = reader.get_node().get_friendly_name()
-            if ":" in name:
-                node.set_friendly_name(f"{name}_lstm" if "~" in name else f"{name}~lstm")
-                return
 
 
 def _constant(output: Any) -> Any:

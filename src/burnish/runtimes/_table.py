@@ -8,12 +8,13 @@ from burnish.bundle import Artifact, Worker
 from burnish.errors import InvalidInput
 from burnish.graph import Traced
 from burnish.runtimes._eager import Eager
+from burnish.runtimes._inductor import Inductor
 from burnish.runtimes._onnxruntime import OnnxRuntime
 from burnish.runtimes._openvino import OpenVino
 from burnish.runtimes._runtime import Runtime
 
 _RUNTIMES: dict[str, Runtime] = {
-    known.name: known for known in (Eager(), OnnxRuntime(), OpenVino())
+    known.name: known for known in (Eager(), Inductor(), OnnxRuntime(), OpenVino())
 }
 
 

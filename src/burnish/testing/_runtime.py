@@ -51,6 +51,10 @@ class RuntimeContract(ABC):
         """The models to try: the whole catalogue."""
         return catalogue()
 
+    def traced(self, tiny: Tiny) -> Traced:
+        """What is exported: override to trace a model once for several contracts."""
+        return tiny.trace()
+
     def tolerance(self, tiny: Tiny) -> tuple[float, float]:
         """Largest relative and absolute difference of a float32 artifact from the traced model."""
         del tiny
@@ -163,7 +167,7 @@ def recorded(contract: type[RuntimeContract], tiny: Tiny) -> Record:
     reason = runtime.available()
     if reason is not None:
         raise SkipTest(reason)
-    traced = tiny.trace()
+    traced = contract().traced(tiny)
     before = fingerprint(traced)
     with tempfile.TemporaryDirectory() as folder:
         artifact = runtime.export(traced, Path(folder), precision="float32")
