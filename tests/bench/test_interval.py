@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from burnish.bench import Race, Timing
-from burnish.bench._interval import median_interval, rounds_needed
+from burnish.bench._interval import median_interval, most_outside, rounds_needed
 from tests.bench.made_up import round_medians
 
 TRIALS = 1000
@@ -81,3 +81,13 @@ def test_the_order_statistics_are_the_tightest_that_suffice(n: int, confidence: 
 def test_rounds_needed(confidence: float, rounds: int) -> None:
     assert rounds_needed(confidence) == rounds
     assert 2 * 0.5**rounds <= 1 - confidence + 1e-12
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.8, 0.95, 0.999])
+def test_the_tail_is_the_binomials(confidence: float) -> None:
+    """Scipy's, tried one by one."""
+    allowed = (1 - confidence) / 2
+    for n in (*range(rounds_needed(confidence), 40), 200, 500):
+        k = most_outside(n, confidence)
+        assert stats.binom.cdf(k, n, 0.5) <= allowed * (1 + 1e-12)
+        assert stats.binom.cdf(k + 1, n, 0.5) > allowed * (1 - 1e-12)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from burnish.bench import Race, measure, race, sweep
-from burnish.bench._race import _Runner
+from burnish.bench import Race, measure, race
+from burnish.bench._field import Field
 from burnish.bundle import Artifact
 from burnish.errors import Damaged, InvalidInput, MissingExtra, RuntimeFailed, Unreliable
 from tests.bench.made_up import INPUTS, Array, NoisyMachine, artifact
@@ -194,18 +194,6 @@ def test_asking_for_what_was_not_raced(field: dict[str, Artifact]) -> None:
         race(field, INPUTS, clock=lambda artifact, inputs, runs: np.zeros(runs))
 
 
-def test_a_sweep_races_numbers_of_threads(field: dict[str, Artifact]) -> None:
-    def scales(artifact: Artifact, inputs: Mapping[str, Array], runs: int) -> Array:
-        assert artifact.options.threads is not None
-        return np.full(runs, 0.01 / artifact.options.threads)
-
-    result = sweep(field["slow"], INPUTS, threads=(1, 2, 4), seconds=2, clock=scales)
-    assert [timing.label for timing in result.timings] == ["threads=1", "threads=2", "threads=4"]
-    assert result.ratio("threads=1", "threads=4").value == pytest.approx(4)
-    with pytest.raises(InvalidInput, match="different numbers"):
-        sweep(field["slow"], INPUTS, threads=(1, 1), clock=scales)
-
-
 def test_measurements_carry_their_reference(field: dict[str, Artifact]) -> None:
     machine = NoisyMachine(SECONDS, seed=1)
     found = measure(
@@ -254,20 +242,20 @@ def test_real_processes(tmp_path: Path) -> None:
 def test_a_process_killed_in_the_middle_is_one_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fields: list[_Runner] = []
-    start = _Runner.__init__
+    fields: list[Field] = []
+    start = Field.__init__
 
-    def remember(self: _Runner, *arguments: Any) -> None:
+    def remember(self: Field, *arguments: Any) -> None:
         start(self, *arguments)
         fields.append(self)
 
-    monkeypatch.setattr(_Runner, "__init__", remember)
+    monkeypatch.setattr(Field, "__init__", remember)
     good = models.onnx_artifact(tmp_path)
 
     def kill(share: float) -> None:
         if share > 0.3 and "victim" not in fields[0].failed:
             victim: Any = fields[0].entrants["victim"]
-            os.kill(victim._worker.pid, signal.SIGKILL)
+            os.kill(victim._crew._workers[0].pid, signal.SIGKILL)
 
     result = race({"victim": good, "other": good}, models.samples(1), seconds=1.0, progress=kill)
     assert "SIGKILL" in str(result.timing("victim").failed)

@@ -20,7 +20,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 
 def rounds_needed(confidence: float) -> int:
@@ -28,12 +27,17 @@ def rounds_needed(confidence: float) -> int:
     return math.ceil(math.log2(2 / (1 - confidence)))
 
 
+def most_outside(n: int, confidence: float) -> int:
+    """The largest k with P(Binomial(n, 1/2) <= k) <= (1 - confidence) / 2: so many on each side."""
+    k, tail = -1, 0
+    while (tail := tail + math.comb(n, k + 1)) / 2**n <= (1 - confidence) / 2:
+        k += 1
+    return k
+
+
 def median_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
     """Median, low and high. Needs `rounds_needed(confidence)` values."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     assert len(ordered) >= rounds_needed(confidence)
-    # k values may lie on one side: P(Binomial(n, 1/2) < k) <= (1 - confidence) / 2
-    k = int(stats.binom.ppf((1 - confidence) / 2, len(ordered), 0.5))
-    if stats.binom.cdf(k, len(ordered), 0.5) > (1 - confidence) / 2:
-        k -= 1
+    k = most_outside(len(ordered), confidence)
     return float(np.median(ordered)), float(ordered[k]), float(ordered[-1 - k])

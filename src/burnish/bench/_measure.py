@@ -1,20 +1,24 @@
-"""From races to the measurements a candidate carries, and the sweep over threads.
+"""From races to the measurements a candidate carries.
 
 A latency is never a bare number: it has its interval, the reference it was raced against, and the
 ratio to it, which is the part to rely on. Size and peak memory are exact for what they are, so
-their intervals are points.
+their intervals are points. `goal` loads torch, so it is imported where a measurement is made: a
+race needs none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from burnish.bench._entrant import Clock, Inputs
 from burnish.bench._environment import Environment
-from burnish.bench._race import Clock, Inputs, Progress, race
+from burnish.bench._race import race
 from burnish.bench._result import Race
 from burnish.bundle import Artifact
-from burnish.errors import InvalidInput, RuntimeFailed
-from burnish.goal import Measurement
+from burnish.errors import RuntimeFailed
+
+if TYPE_CHECKING:
+    from burnish.goal import Measurement
 
 _MEGABYTE = 1e6
 _MILLI = 1e3
@@ -61,6 +65,8 @@ def measurements(
     "throughput" (samples/s, at the mean), "size" and "memory" (MB of 10^6 bytes), "load" (s).
     Raises `RuntimeFailed` when the artifact or the reference failed.
     """
+    from burnish.goal import Measurement
+
     timing = result.timing(label)
     if timing.failed is not None:
         raise RuntimeFailed(f"{label!r} was not measured, it failed: {timing.failed}")
@@ -92,31 +98,4 @@ def measurements(
         point("size", timing.size_bytes / _MEGABYTE, "MB"),
         point("memory", timing.memory_bytes / _MEGABYTE, "MB"),
         point("load", timing.load_seconds, "s"),
-    )
-
-
-def sweep(
-    artifact: Artifact,
-    inputs: Inputs,
-    *,
-    threads: Sequence[int],
-    seconds: float = 6.0,
-    confidence: float = 0.95,
-    seed: int = 0,
-    batch: int = 1,
-    progress: Progress | None = None,
-    clock: Clock | None = None,
-) -> Race:
-    """Race one artifact against itself with other numbers of threads, labelled "threads=1" etc."""
-    if not threads or len(set(threads)) != len(threads):
-        raise InvalidInput(f"threads is {list(threads)}; give different numbers, at least one")
-    return race(
-        {f"threads={number}": artifact.with_options(threads=number) for number in threads},
-        inputs,
-        seconds=seconds,
-        confidence=confidence,
-        seed=seed,
-        batch=batch,
-        progress=progress,
-        clock=clock,
     )

@@ -12,150 +12,17 @@ their memory lies is drawn at their start, and no interval taken over rounds see
 
 For tests and replays the times themselves can be handed in (`clock`); then no process is started,
 and time passes by as much as the clock says, so that a race is the same each time.
-Left out: racing until a difference is significant, which would bias the ratio.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
 
-import numpy as np
-
-from burnish.bench._interval import rounds_needed
-from burnish.bench._result import Race, Timing
-from burnish.bundle import Artifact, Worker
-from burnish.errors import Damaged, InvalidInput, RuntimeFailed
-
-Inputs = Mapping[str, np.ndarray[Any, Any]]
-Clock = Callable[[Artifact, Inputs, int], np.ndarray[Any, Any]]
-Progress = Callable[[float], None]
-
-_TURN = 0.03  # seconds
-_FEWEST_ROUNDS = 8
-_MOST_ROUNDS = 500
-_MOST_RUNS = 2000  # in a turn
-_WARMUP_SHARE = 0.25
-_STEADY_BLOCKS = 3
-_STEADY_SPREAD = 1.05
-# OpenMP's threads under torch go on spinning after a run (measured: 7 ms of CPU, none later); the
-# next in turn must not pay for it. The other runtimes' threads rest at once.
-_SPINS_ON = {"eager": 0.01}  # seconds
-
-
-class _Entrant(Protocol):
-    """An artifact that can be timed."""
-
-    load_seconds: float
-
-    def time(self, runs: int) -> np.ndarray[Any, Any]:
-        """Seconds of each of `runs` runs. Raises `RuntimeFailed`."""
-
-    def memory_bytes(self) -> int:
-        """Peak so far."""
-
-    def close(self) -> None:
-        """Give everything back."""
-
-
-class _Process:
-    def __init__(self, artifact: Artifact, inputs: Inputs, timeout: float) -> None:
-        self._worker = Worker(artifact, timeout=timeout)
-        self._inputs = inputs
-        self.load_seconds = self._worker.load_seconds
-
-    def time(self, runs: int) -> np.ndarray[Any, Any]:
-        seconds = self._worker.time(self._inputs, repeats=runs)
-        time.sleep(_SPINS_ON.get(self._worker.artifact.runtime, 0.0))
-        return seconds
-
-    def memory_bytes(self) -> int:
-        return self._worker.memory_bytes()
-
-    def close(self) -> None:
-        self._worker.close()
-
-
-class _MadeUp:
-    load_seconds = 0.0
-
-    def __init__(self, artifact: Artifact, inputs: Inputs, clock: Clock) -> None:
-        self._artifact = artifact
-        self._inputs = inputs
-        self._clock = clock
-        self.elapsed = 0.0
-
-    def time(self, runs: int) -> np.ndarray[Any, Any]:
-        seconds = np.asarray(self._clock(self._artifact, self._inputs, runs), dtype=np.float64)
-        if seconds.shape != (runs,) or not (seconds > 0).all():
-            raise InvalidInput(
-                f"the clock gave {seconds!r} where {runs} times above 0 are expected"
-            )
-        self.elapsed += float(seconds.sum())
-        return seconds
-
-    def memory_bytes(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        pass
-
-
-class _Runner:
-    """The field: who is still running, what each has run, how much time has passed."""
-
-    def __init__(
-        self, artifacts: Mapping[str, Artifact], inputs: Inputs, clock: Clock | None, timeout: float
-    ) -> None:
-        self.artifacts = artifacts
-        self.failed: dict[str, str] = {}
-        self.medians: dict[str, list[float]] = {label: [] for label in artifacts}
-        self.runs: dict[str, list[np.ndarray[Any, Any]]] = {label: [] for label in artifacts}
-        self.memory: dict[str, int] = {}
-        self.entrants: dict[str, _Entrant] = {}
-        self._clock = clock
-        for label, artifact in artifacts.items():
-            try:
-                self.entrants[label] = (
-                    _Process(artifact, inputs, timeout)
-                    if clock is None
-                    else _MadeUp(artifact, inputs, clock)
-                )
-            except (RuntimeFailed, Damaged) as error:
-                self.failed[label] = str(error)
-            except BaseException:
-                self.close()
-                raise
-        self._start = time.monotonic()
-
-    @property
-    def running(self) -> list[str]:
-        return [label for label in self.entrants if label not in self.failed]
-
-    def elapsed(self) -> float:
-        if self._clock is None:
-            return time.monotonic() - self._start
-        return sum(item.elapsed for item in self.entrants.values() if isinstance(item, _MadeUp))
-
-    def turn(self, label: str, runs: int) -> np.ndarray[Any, Any] | None:
-        """Seconds of `runs` runs after one that is not counted; None once the artifact failed."""
-        try:
-            return self.entrants[label].time(runs + 1)[1:]
-        except RuntimeFailed as error:
-            self.failed[label] = str(error)
-            self.entrants[label].close()
-            return None
-
-    def close(self) -> None:
-        for label, entrant in self.entrants.items():
-            if label not in self.failed:
-                try:
-                    self.memory[label] = entrant.memory_bytes()
-                except RuntimeFailed as error:
-                    self.failed[label] = str(error)
-            entrant.close()
+from burnish.bench._entrant import Clock, Crew, Entrant, Inputs, MadeUp, Process
+from burnish.bench._field import Entry, Field, Progress, Terms
+from burnish.bench._result import Race
+from burnish.bundle import Artifact
+from burnish.errors import InvalidInput
 
 
 def race(
@@ -182,90 +49,21 @@ def race(
     """
     if not artifacts:
         raise InvalidInput("a race needs at least one artifact")
-    if not (seconds > 0 and 0.5 <= confidence < 1 and batch >= 1):
-        raise InvalidInput(
-            f"seconds={seconds}, confidence={confidence}, batch={batch}: use seconds above 0, a "
-            "confidence from 0.5 to below 1, and a batch of 1 or more"
-        )
-    field = _Runner(artifacts, inputs, clock, timeout)
+    if batch < 1:
+        raise InvalidInput(f"batch={batch}: use 1 or more")
+    terms = Terms(seconds, confidence, seed, progress)
+
+    def entry(artifact: Artifact) -> Entry:
+        def start() -> Entrant:
+            if clock is not None:
+                return MadeUp(artifact, inputs, clock)
+            return Process(Crew(artifact, 1, timeout), inputs)
+
+        return Entry(artifact, batch, start)
+
+    field = Field({label: entry(artifact) for label, artifact in artifacts.items()})
     try:
-        _run(field, seconds, max(_FEWEST_ROUNDS, rounds_needed(confidence)), seed, progress)
+        field.run(terms)
     finally:
         field.close()
-    timings = tuple(_timing(field, label, batch) for label in artifacts)
-    medians = {label: tuple(values) for label, values in field.medians.items()}
-    return Race(timings, medians, confidence)
-
-
-def _run(field: _Runner, seconds: float, fewest: int, seed: int, progress: Progress | None) -> None:
-    allowed = seconds * _WARMUP_SHARE / len(field.artifacts)
-    lengths = {label: _warm_up(field, label, allowed) for label in field.running}
-    random = np.random.default_rng(seed)
-    for done in range(_MOST_ROUNDS):
-        if not field.running or (done >= fewest and field.elapsed() >= seconds):
-            break
-        order = field.running
-        for index in random.permutation(len(order)):
-            label = order[index]
-            times = field.turn(label, lengths[label])
-            if times is not None:
-                field.medians[label].append(float(np.median(times)))
-                field.runs[label].append(times)
-        if progress is not None:
-            progress(min((done + 1) / fewest, field.elapsed() / seconds, 1.0))
-    if progress is not None:
-        progress(1.0)
-
-
-def _warm_up(field: _Runner, label: str, allowed: float) -> int:
-    """Run until three blocks in a row agree within 5 %, or `allowed` seconds; runs for one turn."""
-    start = field.elapsed()
-    length, blocks = 1, list[float]()
-    while label in field.running:
-        times = field.turn(label, length)
-        if times is None:
-            break
-        median = float(np.median(times))
-        length = max(1, min(_MOST_RUNS, math.ceil(_TURN / median)))
-        blocks.append(median)
-        if _steady(blocks) or field.elapsed() - start >= allowed:
-            break
-    return length
-
-
-def _steady(blocks: Sequence[float]) -> bool:
-    last = blocks[-_STEADY_BLOCKS:]
-    return len(last) == _STEADY_BLOCKS and max(last) <= _STEADY_SPREAD * min(last)
-
-
-def _timing(field: _Runner, label: str, batch: int) -> Timing:
-    artifact, failed = field.artifacts[label], field.failed.get(label)
-    p50 = p90 = p99 = mean = math.nan
-    if failed is None:
-        times = np.concatenate(field.runs[label])
-        p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
-        mean = float(times.mean())
-    entrant = field.entrants.get(label)
-    return Timing(
-        label=label,
-        p50=p50,
-        p90=p90,
-        p99=p99,
-        mean=mean,
-        throughput=batch / mean,
-        load_seconds=entrant.load_seconds if entrant is not None else math.nan,
-        memory_bytes=field.memory.get(label, 0),
-        size_bytes=artifact.size_bytes() if failed is None else 0,
-        rounds=len(field.medians[label]),
-        failed=failed,
-        target=_target(artifact, batch),
-    )
-
-
-def _target(artifact: Artifact, batch: int) -> str:
-    options = artifact.options
-    threads = "all" if options.threads is None else options.threads
-    return (
-        f"{artifact.runtime} on {options.device}, threads={threads}, "
-        f"execution={options.execution}, batch={batch}"
-    )
+    return field.result(confidence)
