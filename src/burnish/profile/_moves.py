@@ -1,0 +1,170 @@
+"""From what was measured to answers: what int8, fewer channels or another runtime would do.
+
+What was run whole is answered with what the race found. For the rest, a run's time is taken apart:
+operators that representatives stand for are scaled by their representative's factor; operators of
+the same kinds beside them by the mean factor; everything else (elementwise operators, handing over)
+by a range that is stated here. The ends of the range take all uncertain parts at their ends at
+once, so it is wider than the error to expect.
+
+Left out: what a runtime gains or loses by fusing differently in another type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from burnish.bench import Ratio
+from burnish.profile._preflight import ESTIMATED, IMPOSSIBLE, MEASURED, Answer, worth
+from burnish.profile._representatives import Representative, weighted
+from burnish.profile._samples import Compiled, Sample
+from burnish.profile._shape import OpShape
+
+# What a change does to all that no representative stands for: at best, probably, at worst.
+_REST_IN_INT8 = (0.6, 0.95, 1.15)
+_REST_AT_HALF = (0.45, 0.6, 0.95)
+_SAMPLING = 0.15  # how far a representative's factor may be off where it stands
+_LITTLE = 0.05  # of the time
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Seconds of one whole run in a runtime, and those of its operators by name."""
+
+    total: float
+    operators: Mapping[str, float]
+
+
+def scaled(
+    taken: Taken,
+    chosen: Sequence[Representative],
+    shapes: Mapping[str, OpShape],
+    factors: Sequence[float],
+    rest: tuple[float, float, float],
+    at_worst: float = 0.0,
+) -> Ratio:
+    """Time of a run after its representatives change by `factors`, over its time before.
+
+    Args:
+        taken: the run.
+        chosen: the representatives.
+        shapes: every operator of the model.
+        factors: of each representative.
+        rest: what happens to everything else: at best, probably, at worst.
+        at_worst: seconds that may come on top.
+    """
+    named = {name for one in chosen for name in one.names}
+    weights = [math.fsum(taken.operators.get(n, 0.0) for n in one.names) for one in chosen]
+    known = math.fsum(w * factor for w, factor in zip(weights, factors, strict=True))
+    alike = math.fsum(
+        seconds
+        for name, seconds in taken.operators.items()
+        if name not in named and weighted(shapes[name])
+    )
+    mean = known / math.fsum(weights) if math.fsum(weights) else 1.0
+    remaining = max(0.0, taken.total - math.fsum(weights) - alike)
+    best, probably, worst = (part * remaining for part in rest)
+    value = known + mean * alike + probably
+    low = (1 - _SAMPLING) * known + min(factors) * alike + best
+    high = (1 + _SAMPLING) * known + max(factors) * alike + worst + at_worst
+    return ratio(value, min(low, value), max(high, value), taken.total)
+
+
+def ratio(value: float, low: float, high: float, over: float) -> Ratio:
+    """A ratio that is reliable as far as it goes: its range says how far."""
+    return Ratio(value / over, low / over, high / over, False)
+
+
+def times(one: Ratio, other: Ratio) -> Ratio:
+    """A factor of a factor, the ends multiplied."""
+    return Ratio(
+        one.value * other.value,
+        one.low * other.low,
+        one.high * other.high,
+        one.unreliable or other.unreliable,
+    )
+
+
+def int8_answer(
+    runtime: str,
+    taken: Taken,
+    base: Ratio,
+    chosen: Sequence[Representative],
+    shapes: Mapping[str, OpShape],
+    sampled: Sample | None,
+) -> Answer:
+    """Will static int8 help in this runtime?"""
+    move, question = f"int8 in {runtime}", "Will int8 help here?"
+    if not chosen:
+        why = "the model has no convolution and no linear layer: int8 would leave it in float"
+        return Answer(move, question, f"No: {why}", None, IMPOSSIBLE, "Read off the model")
+    if sampled is None or sampled.int8 is None:
+        reason = None if sampled is None else sampled.reason
+        told = f"{runtime} refused a few of its operators in int8: {reason or 'no reason given'}"
+        return Answer(move, question, told, None, IMPOSSIBLE, "Tried on representative operators")
+    factors = [i / f for i, f in zip(sampled.int8, sampled.float32, strict=True)]
+    named = [name for one in chosen for name in one.names]
+    share = math.fsum(taken.operators.get(name, 0.0) for name in named) / taken.total
+    own = scaled(taken, chosen, shapes, factors, _REST_IN_INT8, sampled.crossing)
+    factor = times(own, base)
+    spread = f"{min(factors):.2f} to {max(factors):.2f} of their time in float"
+    basis = (
+        f"{_number(len(chosen))} with {share:.0%} of the time in {runtime} take {spread}; "
+        "the rest is assumed to stay about as it is"
+    )
+    if share < _LITTLE:
+        basis += ": there is little for int8 to speed up"
+    return Answer(move, question, worth(factor), factor, ESTIMATED, basis)
+
+
+def half_answer(
+    runtime: str,
+    taken: Taken,
+    base: Ratio,
+    chosen: Sequence[Representative],
+    shapes: Mapping[str, OpShape],
+    sampled: Sample | None,
+) -> Answer:
+    """Would fewer channels help?"""
+    move, question = f"half the channels in {runtime}", "Would fewer channels help?"
+    if not chosen or sampled is None:
+        told = "No layer here has channels to halve that could be timed"
+        return Answer(move, question, told, None, IMPOSSIBLE, "Read off the model", False)
+    factors = [h / f for h, f in zip(sampled.half, sampled.float32, strict=True)]
+    factor = times(scaled(taken, chosen, shapes, factors, _REST_AT_HALF), base)
+    basis = (
+        f"{_number(len(chosen))} at half their width take {min(factors):.2f} to "
+        f"{max(factors):.2f} of their time; quality is to be trained back"
+    )
+    return Answer(move, question, worth(factor), factor, ESTIMATED, basis, False)
+
+
+def compiled_answer(found: Compiled) -> Answer:
+    """Would compiling help?"""
+    move, question = "compiled by inductor", "Would compiling help?"
+    if found.factor is None:
+        told = f"Not here: {found.reason}"
+        return Answer(move, question, told, None, IMPOSSIBLE, "Tried on a few operators")
+    wide = Ratio(
+        found.factor.value,
+        found.factor.low * (1 - 2 * _SAMPLING),
+        found.factor.high * (1 + _SAMPLING),
+        found.factor.unreliable,
+    )
+    basis = (
+        f"A few operators alone, compiled in {found.seconds:.0f} s; what it would gain by fusing "
+        "the operators between them is not in it"
+    )
+    return Answer(move, question, worth(wide), wide, ESTIMATED, basis)
+
+
+def raced_answer(
+    move: str, question: str, factor: Ratio, basis: str, advisable: bool = True
+) -> Answer:
+    """What the race of whole models found."""
+    return Answer(move, question, worth(factor), factor, MEASURED, basis, advisable)
+
+
+def _number(count: int) -> str:
+    return "1 representative operator" if count == 1 else f"{count} representative operators"
