@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from collections import Counter
-from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +13,20 @@ import pytest
 
 from burnish.errors import InvalidInput
 from burnish.report import report
-from tests.report import runs
-
-CHROMIUM = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--hide-scrollbars",
-    "--virtual-time-budget=10000",
+from tests.report import profiles, runs
+from tests.report.browser import (
+    EVIL,
+    Loads,
+    browse,
+    no_wider_than_the_window,
+    overflow,
+    picture,
+    words,
 )
 
 
 def page(record: dict[str, Any], folder: Path) -> str:
     return report(runs.write(record, folder)).read_text(encoding="utf-8")
-
-
-def words(html: str) -> str:
-    """The text a reader sees, without scripts and tags."""
-    html = re.sub(r"<(script|style)\b.*?</\1>", " ", html, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +121,6 @@ def test_half_known_candidates_are_drawn_or_listed(tmp_path: Path) -> None:
     assert "onnxruntime float32, 1 thread" not in listed
 
 
-EVIL = "</script><script>alert('owned')</script><img src=http://evil.example/x.png>"
-
-
 def test_whatever_a_run_is_called_it_stays_text(tmp_path: Path) -> None:
     record = runs.good()
     record["title"] = record["notes"][0] = record["pick"]["why"][0] = EVIL
@@ -158,22 +139,9 @@ def test_whatever_a_run_is_called_it_stays_text(tmp_path: Path) -> None:
     assert EVIL in words(html)
 
 
-class _Loads(HTMLParser):
-    """Collects what a browser would fetch or run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name in ("src", "href", "srcset", "data", "action", "poster"):
-                self.found.append(f"{tag} {name}={value}")
-
-
 def test_the_page_loads_nothing_from_anywhere(good: Path) -> None:
     html = good.read_text(encoding="utf-8")
-    loads = _Loads()
+    loads = Loads()
     loads.feed(html)
     assert loads.found == []
     style = re.findall(r"<style>(.*?)</style>", html, flags=re.DOTALL)
@@ -204,22 +172,8 @@ def test_no_torch_and_no_model_is_loaded(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> list[str]:
-    found = shutil.which("chromium")
-    if found is None:
-        pytest.skip("needs chromium on PATH to look at the page, and there is none")
-    return [found, *CHROMIUM]
-
-
-def _browse(chromium: list[str], page: Path, profile: Path, *options: str) -> str:
-    command = [*chromium, f"--user-data-dir={profile}", *options, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
-
-
 def test_a_browser_draws_the_figure(good: Path, chromium: list[str], tmp_path: Path) -> None:
-    dom = _browse(chromium, good, tmp_path / "profile", "--dump-dom")
+    dom = browse(chromium, good, tmp_path / "profile", "--dump-dom")
     assert re.search(r'<svg class="main-svg"', dom)
     points = re.findall(r'<path class="point"', dom)
     assert len(points) >= 11, "one mark for each candidate that has a latency and a quality"
@@ -227,31 +181,15 @@ def test_a_browser_draws_the_figure(good: Path, chromium: list[str], tmp_path: P
     assert dom.count('class="xerror"') == dom.count('class="yerror"') == 11
 
 
-def _picture(
-    chromium: list[str], page: Path, folder: Path, height: int, scale: float = 1.0
-) -> list[list[bytes]]:
-    """Rows of pixels of the page in a window 1280 points wide."""
-    shot = folder / "page.png"
-    window = (f"--window-size=1280,{height}", f"--force-device-scale-factor={scale}")
-    _browse(chromium, page, folder / "profile", *window, f"--screenshot={shot}")
-    *size, pixels = _decode(shot.read_bytes())
-    assert size == [1280 * scale, height * scale]
-    return pixels
-
-
-def _no_wider_than_the_window(pixels: list[list[bytes]]) -> bool:
-    return len({pixel for row in pixels for pixel in row[-12:]}) == 1
-
-
 def test_the_screenshot_is_not_blank_and_nothing_is_cut_off(
     good: Path, chromium: list[str], tmp_path: Path
 ) -> None:
-    pixels = _picture(chromium, good, tmp_path, 1100)
+    pixels = picture(chromium, good, tmp_path, 1100)
     plot = Counter(pixel for row in pixels[700:1050] for pixel in row[140:1090])
     for colour in ("009E73", "0072B2", "CC79A7", "D55E00"):  # two runtimes, the ring, the limit
         assert plot[bytes.fromhex(colour)] > 15, f"nothing in #{colour} is drawn in the plot"
     assert len(plot) > 60
-    assert _no_wider_than_the_window(pixels)
+    assert no_wider_than_the_window(pixels)
 
 
 def test_long_names_are_broken_not_cut_off(chromium: list[str], tmp_path: Path) -> None:
@@ -267,44 +205,31 @@ def test_long_names_are_broken_not_cut_off(chromium: list[str], tmp_path: Path) 
     record["pick"]["label"] += long
     record["coverage"] = {long: runs.coverage()}
     page = report(runs.write(record, tmp_path))
-    assert _no_wider_than_the_window(_picture(chromium, page, tmp_path, 3600, 0.5))
+    assert overflow(chromium, page, tmp_path) <= 0
 
 
-def _decode(png: bytes) -> tuple[int, int, list[list[bytes]]]:
-    """Width, height and rows of pixels of an 8-bit PNG that is not interlaced."""
-    width, height, depth, kind, _, _, interlaced = struct.unpack(">IIBBBBB", png[16:29])
-    assert (depth, interlaced) == (8, 0)
-    size = {2: 3, 6: 4}[kind]
-    data, at = b"", 8
-    while at < len(png):
-        (length,) = struct.unpack(">I", png[at : at + 4])
-        if png[at + 4 : at + 8] == b"IDAT":
-            data += png[at + 8 : at + 8 + length]
-        at += length + 12
-    raw, stride = zlib.decompress(data), width * size
-    rows, before = [], bytearray(stride)
-    for number in range(height):
-        start = number * (stride + 1)
-        line = _unfilter(raw[start], bytearray(raw[start + 1 : start + 1 + stride]), before, size)
-        rows.append([bytes(line[i : i + 3]) for i in range(0, stride, size)])
-        before = line
-    return width, height, rows
+def test_predictions_are_compared_with_what_was_found(tmp_path: Path) -> None:
+    told = words(page(runs.good() | {"preflight": profiles.followed()}, tmp_path))
+    section = told[told.index("Preflight: what was predicted, what was found") :]
+    section = section[: section.index("What was not tried")]
+    assert "3 of 5 predictions were put to the test: 2 held, 1 did not." in section
+    assert "The move advised first was the best of those tried." in section
+    assert "✗ outside the range 31 % longer" in section
+    assert "✓ in the range 6.2 % longer" in section
+    assert section.index(profiles.FIRST_MOVE) < section.index("more threads")
 
 
-def _unfilter(how: int, line: bytearray, above: bytearray, size: int) -> bytearray:
-    if how == 2:
-        return bytearray((a + b) & 255 for a, b in zip(line, above, strict=True))
-    for i in range(len(line) if how else 0):
-        left = line[i - size] if i >= size else 0
-        corner = above[i - size] if i >= size else 0
-        line[i] = (line[i] + _guess(how, left, above[i], corner)) & 255
-    return line
+def test_the_reference_is_told_where_its_time_goes(tmp_path: Path) -> None:
+    html = page(runs.good() | {"profile": profiles.good()}, tmp_path)
+    told = words(html)
+    assert f"Where the time goes in the reference, {runs.REFERENCE}" in told
+    assert "In onnxruntime the time goes to" in told
+    assert {"frontier", "icicle"} <= set(re.findall(r'id="(\w+)" class="plotly-graph-div"', html))
 
 
-def _guess(how: int, left: int, up: int, corner: int) -> int:
-    if how == 1:
-        return left
-    if how == 3:
-        return (left + up) // 2
-    distances = (abs(up - corner), abs(left - corner), abs(left + up - 2 * corner))
-    return (left, up, corner)[distances.index(min(distances))]
+@pytest.mark.parametrize("key", ["preflight", "profile"])
+def test_a_run_without_them_has_no_section_of_it(tmp_path: Path, key: str) -> None:
+    without = page(runs.good(), tmp_path)
+    assert without == page(runs.good() | {key: None}, tmp_path)
+    assert "Preflight" not in words(without)
+    assert "Where the time goes" not in words(without)

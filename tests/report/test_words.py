@@ -8,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.report._record import Ratio, Verdict
+from burnish.report._ratio import Ratio
+from burnish.report._record import Verdict
 from burnish.report._words import (
     Scale,
     duration,
     flatten,
+    large,
     moment,
+    percent,
     significant,
+    size,
     speed,
     verdict_sentence,
 )
@@ -129,3 +133,38 @@ def test_times() -> None:
     ]
     assert moment("2026-05-04T10:31:07+00:00") == "2026-05-04 10:31 UTC"
     assert moment("last Monday") == "last Monday"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (None, "unknown"),
+        (0.0, "0 %"),
+        (0.0004, "under 0.1 %"),
+        (0.012, "1.2 %"),
+        (0.0994, "9.9 %"),
+        (0.0999, "10 %"),
+        (0.994, "99 %"),
+        (1.27, "127 %"),
+        (-0.3, "−30 %"),
+    ],
+)
+def test_shares_have_two_digits(share: float | None, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "number", "amount"),
+    [
+        (None, "unknown", "unknown"),
+        (0, "0", "0 B"),
+        (999, "999", "999 B"),
+        (1000, "1.00 k", "1.00 kB"),
+        (999_600, "1.00 M", "1.00 MB"),
+        (385_000_000, "385 M", "385 MB"),
+        (25_769_803_776, "25.8 G", "25.8 GB"),
+    ],
+)
+def test_large_numbers_and_bytes_have_three(value: int | None, number: str, amount: str) -> None:
+    assert large(value) == number
+    assert size(value) == amount

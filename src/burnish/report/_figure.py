@@ -15,6 +15,22 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from burnish.report._drawing import (
+    AXIS,
+    BLUE,
+    GREEN,
+    GREY,
+    NEUTRAL,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    TITLE,
+    YELLOW,
+    html,
+    lay_out,
+    tinted,
+)
 from burnish.report._record import Candidate, Run
 from burnish.report._words import Scale, interval, significant, speed, verdict_title
 
@@ -22,9 +38,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 DIV = "frontier"
-COLOURS = {"eager": "#E69F00", "onnxruntime": "#0072B2", "openvino": "#009E73"}
-MORE_COLOURS = ("#56B4E9", "#999999", "#F0E442")
-RING, LINE = "#CC79A7", "#D55E00"
+COLOURS = {"eager": ORANGE, "onnxruntime": BLUE, "openvino": GREEN}
+MORE_COLOURS = (SKY, GREY, YELLOW)
+RING, LINE = PINK, RED
 MARKERS = {"float32": "circle", "bfloat16": "square", "int8": "diamond", "mixed": "triangle-up"}
 DIMMED = 0.42
 LONGEST = 30  # characters of a metric's name that fit beside the axis
@@ -58,18 +74,7 @@ def figure(run: Run, numbers: Mapping[str, int], metric: Scale) -> str | None:
         drawing.add_trace(_dimmed_legend(go))
     _add_limit(drawing, run, metric)
     _lay_out(drawing, shown, metric)
-    html = drawing.to_html(
-        full_html=False,
-        include_plotlyjs=True,
-        div_id=DIV,
-        default_height="460px",
-        config={
-            "displaylogo": False,
-            "responsive": True,
-            "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-        },
-    )
-    return str(html)
+    return html(drawing, DIV)
 
 
 def limit(run: Run, metric: Scale) -> tuple[float, float] | None:
@@ -93,7 +98,7 @@ def _point(go: Any, candidate: Candidate, number: int, metric: Scale, run: Run) 
     assert latency is not None and quality is not None
     assert latency.p50 is not None and quality.value is not None
     strength = 1.0 if candidate.frontier else DIMMED
-    colour = _rgba(_colour(_runtime(candidate), run), strength)
+    colour = tinted(_colour(_runtime(candidate), run), strength)
     factor = 100 if metric.percent else 1
     return go.Scatter(
         x=[latency.p50],
@@ -161,7 +166,7 @@ def _ring(go: Any, pick: Candidate, metric: Scale) -> go.Scatter:
 
 
 def _dimmed_legend(go: Any) -> go.Scatter:
-    marker = {"color": _rgba("#808080", DIMMED), "size": 11, "symbol": "circle"}
+    marker = {"color": tinted(NEUTRAL, DIMMED), "size": 11, "symbol": "circle"}
     name = "dimmed: not on the frontier"
     return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name)
 
@@ -172,7 +177,7 @@ def _add_limit(drawing: Any, run: Run, metric: Scale) -> None:
         return
     baseline, worst = found
     factor = 100 if metric.percent else 1
-    lines = ((baseline, "dot", "#808080", "original"), (worst, "dash", LINE, "allowed"))
+    lines = ((baseline, "dot", NEUTRAL, "original"), (worst, "dash", LINE, "allowed"))
     for value, dash, colour, name in lines:
         above = (name == "original") == metric.higher_is_better
         drawing.add_hline(
@@ -192,8 +197,7 @@ def _add_limit(drawing: Any, run: Run, metric: Scale) -> None:
 def _lay_out(drawing: Any, shown: Sequence[Candidate], metric: Scale) -> None:
     medians = [c.latency.p50 for c in shown if c.latency and c.latency.p50 and c.latency.p50 > 0]
     wide = len(medians) == len(shown) and max(medians) / min(medians) >= WIDE
-    grid = {"gridcolor": "rgba(128,128,128,0.22)", "zeroline": False, "ticks": "outside"}
-    x: dict[str, Any] = {**grid, "title": {"text": "median latency per call, ms"}}
+    x: dict[str, Any] = {**AXIS, "title": {"text": "median latency per call, ms"}}
     if wide:
         ticks = _round_figures(min(medians), max(medians))
         x.update(type="log", tickvals=ticks, ticktext=[significant(tick, 1) for tick in ticks])
@@ -201,20 +205,15 @@ def _lay_out(drawing: Any, shown: Sequence[Candidate], metric: Scale) -> None:
     else:
         x.update(rangemode="tozero")
     direction = "higher" if metric.higher_is_better else "lower"
-    size, suffix = {"size": 13}, " %" if metric.percent else ""
+    suffix = " %" if metric.percent else ""
     name = metric.name if len(metric.name) <= LONGEST else f"{metric.name[:LONGEST]}…"
     title = f"{escape(name)} on validation data ({direction} is better)"
-    drawing.update_layout(
-        template="none",
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "system-ui, sans-serif", "size": 13},
+    lay_out(
+        drawing,
         margin={"l": 70, "r": 118, "t": 48, "b": 56},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#8a929b", "activecolor": "#0072B2"},
-        xaxis={**x, "title": {**x["title"], "font": size}},
-        yaxis={**grid, "title": {"text": title, "font": size}, "ticksuffix": suffix},
+        xaxis={**x, "title": {**x["title"], "font": TITLE}},
+        yaxis={**AXIS, "title": {"text": title, "font": TITLE}, "ticksuffix": suffix},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        hoverlabel={"align": "left"},
     )
 
 
@@ -241,11 +240,6 @@ def _colour(runtime: str, run: Run) -> str:
         return COLOURS[runtime]
     others = sorted({_runtime(c) for c in run.candidates} - COLOURS.keys())
     return MORE_COLOURS[others.index(runtime) % len(MORE_COLOURS)]
-
-
-def _rgba(colour: str, strength: float) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{strength})"
 
 
 def _finite(value: float | None) -> bool:

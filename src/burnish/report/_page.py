@@ -1,10 +1,5 @@
-"""One self-contained page: the template, the figure and the run's record put together.
+"""A run as one page: what was picked and why, what else was tried, and where it was measured.
 
-Jinja2 escapes every text that comes from the record; only the figure and our own style sheet and
-script go in as they are. The page loads nothing from anywhere: plotly.js is inside it (which is why
-it weighs five megabytes), so it can be mailed, archived and opened on a machine without a network.
-
-Package data: page.html.j2, page.css, page.js.
 Left out: sorting and filtering. The table has some ten rows, and paper can do neither.
 """
 
@@ -15,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.errors import InvalidInput
-from burnish.files import write_text
 from burnish.report._figure import drawable, figure, limit
+from burnish.report._foreseen import foreseen
+from burnish.report._icicle import COLOURS, icicle
+from burnish.report._profile_record import Timed
+from burnish.report._profile_sentences import bound, busy, by_speed
 from burnish.report._record import Candidate, Run, Sensitive, read
+from burnish.report._render import put, render
 from burnish.report._sentences import coverage, headline, not_tried, raced
+from burnish.report._tree import Part, tree
 from burnish.report._words import (
     Scale,
     Speed,
@@ -52,33 +51,28 @@ def report(run_folder: Path, out: Path | None = None) -> Path:
         Damaged: report.json is cut short or holds a value of the wrong type.
     """
     run_folder = Path(run_folder)
-    page = _render(read(run_folder))
-    path = run_folder / FILE if out is None else Path(out)
-    if path.is_dir():
-        path = path / FILE
-    if not path.parent.is_dir():
-        raise InvalidInput(f"cannot write {path}: there is no folder {path.parent}")
-    write_text(path, page)
-    return path
+    return put(_render(read(run_folder)), run_folder, FILE, out)
 
 
 def _render(run: Run) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(_context(run))
-
-
-def _context(run: Run) -> dict[str, Any]:
     metric = scale(run)
     ordered = in_order(run.candidates, run.reference)
     numbers = {candidate.label: number for number, candidate in enumerate(ordered, 1)}
+    profiled = _profiled(run)
+    figures = {
+        "frontier": figure(run, numbers, metric),
+        "icicle": icicle(profiled.whole, [profiled.runtime], 0) if profiled else None,
+    }
+    return render("run.html.j2", figures, _context(run, ordered, numbers, metric, profiled))
+
+
+def _context(
+    run: Run,
+    ordered: list[Candidate],
+    numbers: dict[str, int],
+    metric: Scale,
+    profiled: Profiled | None,
+) -> dict[str, Any]:
     failed = {c.label: c.reason or "no reason was written down" for c in ordered if c.failed}
     failed |= dict(run.failures)
     undrawn = [c.label for c in ordered if not drawable(c) and c.label not in failed]
@@ -89,7 +83,6 @@ def _context(run: Run) -> dict[str, Any]:
         "run": run,
         "metric": metric,
         "head": headline(run, metric),
-        "figure": figure(run, numbers, metric),
         "limit": limit(run, metric),
         "rows": [_row(c, numbers[c.label], run, metric) for c in ordered],
         "failed": failed,
@@ -105,7 +98,35 @@ def _context(run: Run) -> dict[str, Any]:
         "total": duration(total if times else None),
         "created": moment(run.created),
         "not_tried": not_tried(run),
+        "foreseen": foreseen(run.preflight, after=True) if run.preflight else None,
+        "profiled": profiled,
     }
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The original model in one runtime: which, and where its time goes."""
+
+    name: str
+    whole: Part
+    runtime: Timed
+    told: str
+    colours: dict[str, str]
+
+
+def _profiled(run: Run) -> Profiled | None:
+    """The profile's runtime that is the reference's, else its fastest; None without times."""
+    if run.profile is None:
+        return None
+    whole = tree(run.profile.operators)
+    timed = [one for one in by_speed(run.profile.runtimes) if whole.seconds(one.name)]
+    if not timed:
+        return None
+    reference = run.named(run.reference)
+    own = next((one for one in timed if reference and one.name == reference.runtime), None)
+    chosen = own or timed[0]
+    name = f"the reference, {run.reference}" if own else f"the original model, in {chosen.name}"
+    return Profiled(name, whole, chosen, f"{busy(whole, chosen)} {bound(whole, chosen)}", COLOURS)
 
 
 def in_order(candidates: tuple[Candidate, ...], reference: str | None) -> list[Candidate]:

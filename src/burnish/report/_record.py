@@ -9,14 +9,16 @@ Left out: the plans and tensors of a candidate's history, which only a replay ne
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from burnish.errors import Damaged, InvalidInput
+from burnish.errors import InvalidInput
+from burnish.report._node import Node, load, root
+from burnish.report._preflight import Preflight, preflight
+from burnish.report._profile_record import Profile, embedded
+from burnish.report._ratio import Ratio, ratio
 
 SCHEMA = 1
 FILE = "report.json"
@@ -60,17 +62,6 @@ class Latency:
     p99: float | None
     low: float | None
     high: float | None
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Time of this over time of the reference, raced against it: below 1 is faster."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-    reference: str | None
-    unreliable: bool
 
 
 @dataclass(frozen=True)
@@ -151,75 +142,12 @@ class Run:
     recovery: tuple[tuple[str, str], ...]
     phases: tuple[tuple[str, float | None], ...]
     notes: tuple[str, ...]
+    preflight: Preflight | None
+    profile: Profile | None
 
     def named(self, label: str | None) -> Candidate | None:
         """The candidate of that label, if there is one."""
         return next((one for one in self.candidates if one.label == label), None)
-
-
-@dataclass(frozen=True)
-class Node:
-    """An object of the file and where it stands in it."""
-
-    value: Mapping[str, Any]
-    where: str
-
-    def text(self, key: str) -> str | None:
-        found: str | None = self._typed(key, str, "a text")
-        return found
-
-    def needed(self, key: str) -> str:
-        found = self.text(key)
-        if found is None:
-            raise Damaged(f"{self.where} lacks {key!r}")
-        return found
-
-    def number(self, key: str) -> float | None:
-        found = self._typed(key, (int, float), "a number")
-        return None if found is None or math.isnan(found) else float(found)
-
-    def whole(self, key: str) -> int | None:
-        found = self.number(key)
-        return None if found is None or math.isinf(found) else round(found)
-
-    def flag(self, key: str) -> bool:
-        found = self.value.get(key)
-        if not isinstance(found, bool | None):
-            raise self._wrong(key, "true or false")
-        return bool(found)
-
-    def object(self, key: str) -> Mapping[str, Any]:
-        return self._typed(key, dict, "an object") or {}
-
-    def child(self, key: str) -> Node | None:
-        found = self._typed(key, dict, "an object")
-        return None if found is None else Node(found, f"{self.where}.{key}")
-
-    def children(self, key: str) -> tuple[Node, ...]:
-        found = self._typed(key, list, "a list") or []
-        nodes = []
-        for index, one in enumerate(found):
-            if not isinstance(one, dict):
-                raise self._wrong(f"{key}[{index}]", "an object", one)
-            nodes.append(Node(one, f"{self.where}.{key}[{index}]"))
-        return tuple(nodes)
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        found = self._typed(key, list, "a list") or []
-        for index, one in enumerate(found):
-            if not isinstance(one, str):
-                raise self._wrong(f"{key}[{index}]", "a text", one)
-        return tuple(found)
-
-    def _typed(self, key: str, kind: type | tuple[type, ...], called: str) -> Any:
-        found = self.value.get(key)
-        if found is not None and (isinstance(found, bool) or not isinstance(found, kind)):
-            raise self._wrong(key, called)
-        return found
-
-    def _wrong(self, key: str, called: str, found: Any = None) -> Damaged:
-        shown = repr(self.value.get(key) if found is None else found)[:60]
-        return Damaged(f"{self.where}.{key} is {shown}, not {called}")
 
 
 def read(run_folder: Path) -> Run:
@@ -237,26 +165,15 @@ def read(run_folder: Path) -> Run:
             f"{run_folder} holds no {FILE}: it is not a run folder, or its run has not come far "
             "enough; carry it on with the same `burnish optimize` command"
         )
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} is not whole JSON ({error})") from None
-    return parse(record, str(path))
+    return _run(load(path, SCHEMA))
 
 
 def parse(record: Any, where: str = FILE) -> Run:
     """The values in a report; raises as `read` does."""
-    if not isinstance(record, dict):
-        raise Damaged(f"{where} holds a {type(record).__name__} where an object is expected")
-    node = Node(record, where)
-    schema = node.whole("schema")
-    if schema is None or schema < 1:
-        raise Damaged(f"{where} does not say its schema")
-    if schema > SCHEMA:
-        raise InvalidInput(
-            f"{where} is of schema {schema} and this Burnish reads up to {SCHEMA}: "
-            "it was written by a later version; upgrade burnish"
-        )
+    return _run(root(record, where, SCHEMA))
+
+
+def _run(node: Node) -> Run:
     return Run(
         title=node.text("title") or "untitled run",
         created=node.text("created"),
@@ -281,6 +198,8 @@ def parse(record: Any, where: str = FILE) -> Run:
             for one in node.children("phases")
         ),
         notes=node.texts("notes"),
+        preflight=preflight(node.child("preflight")),
+        profile=embedded(node.child("profile")),
     )
 
 
@@ -298,7 +217,7 @@ def _candidate(node: Node) -> Candidate:
         agreement=node.number("agreement"),
         verdict=_verdict(node.child("verdict")),
         latency=_latency(node.child("latency")),
-        ratio=_ratio(node.child("ratio")),
+        ratio=ratio(node.child("ratio")),
         size_mb=node.number("size_mb"),
         memory_mb=node.number("memory_mb"),
         load_s=node.number("load_s"),
@@ -340,13 +259,6 @@ def _latency(node: Node | None) -> Latency | None:
         return None
     keys = ("p50_ms", "p90_ms", "p99_ms", "low_ms", "high_ms")
     return Latency(*(node.number(key) for key in keys))
-
-
-def _ratio(node: Node | None) -> Ratio | None:
-    if node is None:
-        return None
-    value, low, high = (node.number(key) for key in ("value", "low", "high"))
-    return Ratio(value, low, high, node.text("reference"), node.flag("unreliable"))
 
 
 def _pick(node: Node | None) -> Pick | None:

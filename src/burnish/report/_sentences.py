@@ -62,7 +62,7 @@ def headline(run: Run, metric: Scale) -> Headline:
     parts.append(f"{significant(size)} MB on disk" if size is not None else "size unknown")
     verdict = pick.verdict or (chosen.verdict if chosen else None)
     where = "On test data, looked at once" if pick.verdict else "On validation data"
-    told = f"{where}. {_upper(verdict_sentence(verdict, metric))}"
+    told = f"{where}. {upper(verdict_sentence(verdict, metric))}"
     tiles = _tiles(run, chosen, fast, quality, metric)
     return Headline(badge, tone, pick.label, "; ".join(parts) + ".", told, tiles)
 
@@ -143,7 +143,8 @@ def _level(run: Run) -> float | None:
     return level if isinstance(level, float) else None
 
 
-def _upper(sentence: str) -> str:
+def upper(sentence: str) -> str:
+    """The sentence with a capital to begin with."""
     return sentence[:1].upper() + sentence[1:]
 
 
@@ -181,7 +182,7 @@ def _missing_runtimes(run: Run, target: Mapping[str, Any]) -> list[str]:
     seen = {c.runtime for c in run.candidates if not c.failed}
     failed = {c.runtime for c in run.candidates if c.failed}
     told = []
-    for runtime in RUNTIMES:
+    for runtime in dict.fromkeys((*RUNTIMES, *sorted(name for name in failed if name))):
         if runtime in seen:
             continue
         if runtime in failed:

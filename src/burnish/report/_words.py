@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from burnish.report._record import Quality, Ratio, Run, Verdict
+from burnish.report._ratio import Ratio
+from burnish.report._record import Quality, Run, Verdict
 
 UNKNOWN = "unknown"
 
@@ -36,6 +37,32 @@ def significant(value: float | None, digits: int = 3) -> str:
 def count(value: int | None) -> str:
     """A whole number, exactly."""
     return UNKNOWN if value is None else f"{value:,}"
+
+
+def percent(share: float | None) -> str:
+    """A share as "61 %", "4.2 %" below ten, "under 0.1 %" where it is that little."""
+    if share is None or math.isinf(share):
+        return UNKNOWN
+    if share != 0 and abs(share) < 0.001:
+        return "under 0.1 %"
+    shown = f"{100 * share:.{0 if abs(share) >= 0.0995 or share == 0 else 1}f} %"
+    return shown.replace("-", "−")
+
+
+def large(value: float | None) -> str:
+    """A large number in three digits: "385 M", "1.20 G"; below a thousand as it is."""
+    if value is None:
+        return UNKNOWN
+    for factor, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{significant(value / factor)}{name}"
+    return f"{value:.0f}"
+
+
+def size(num_bytes: float | None) -> str:
+    """Bytes in powers of ten: "5.13 MB", "864 kB", "12 B"."""
+    shown = large(num_bytes)
+    return shown if num_bytes is None else f"{shown}{'' if shown[-1].isalpha() else ' '}B"
 
 
 def unit(value: float | None, name: str) -> str:
@@ -241,13 +268,9 @@ def _scalar(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and name.split(" ")[-1] == "bytes":
-        if value <= 0:
-            return UNKNOWN
-        return f"{significant(value / 1e9 if value >= 1e9 else value / 1e6)} " + (
-            "GB" if value >= 1e9 else "MB"
-        )
+        return size(value) if value > 0 else UNKNOWN
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return UNKNOWN if math.isnan(value) else f"{value:.6g}"
     if isinstance(value, Mapping):
         return "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
