@@ -3,7 +3,7 @@
 A moment is "N" (killed -9 right after the N-th line of the journal), "N.torn" (while that line is
 being written), "export:KEY" or "bundle" (with half of the files there), or several with "+" between
 them: killed, carried on and killed again. Each run has a process of its own, forked from one that
-has loaded everything and computed nothing.
+has loaded everything (much of torch is loaded when it first traces) and has one thread.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from burnish.graph import trace
 from burnish.recipe import Store
 from tests.auto.made_up import (
     Exports,
@@ -27,6 +28,7 @@ from tests.auto.made_up import (
     goal,
     quietly,
     task,
+    trained,
     with_outliers_at_the_input,
 )
 
@@ -95,6 +97,8 @@ def main(runs: Path, exports: Exports, moments: list[str]) -> None:
     patch.setattr("burnish.auto._search.REFINEMENTS", ("refined",))
     for room in ("_workshop", "_optimize"):
         patch.setattr(f"burnish.auto.{room}.load", Here)
+    trained()
+    trace(with_outliers_at_the_input(), (task(2).inputs.args[0],))
     for moment in moments:
         signals = []
         for one in moment.split("+"):

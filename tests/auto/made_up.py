@@ -33,6 +33,7 @@ from burnish.bundle._onnxruntime import OnnxSession
 from burnish.goal import Budget, Goal, Inputs, Target, Task
 from burnish.graph import Traced
 from burnish.metrics import top1
+from burnish.profile import Preflight, Profile
 from burnish.runtimes import export
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +57,7 @@ class MadeUp:
     noise: float = 0.002
     minutes: float = 0.0
     clock: float = 0.0
+    foreseen: Preflight | None = None
     raced: list[tuple[str, ...]] = field(default_factory=list)
 
     def race(
@@ -90,6 +92,12 @@ class MadeUp:
     def op_times(self, artifact: Artifact, inputs: Mapping[str, Array]) -> tuple[OpTime, ...]:
         times = self.operators(variant_of(artifact))
         return tuple(OpTime(name, "made up", seconds) for name, seconds in times.items())
+
+    def preflight(self, *_: Any) -> Preflight | None:
+        return self.foreseen
+
+    def profile(self, *_: Any) -> Profile | None:
+        return None
 
     def now(self) -> float:
         return self.clock

@@ -16,14 +16,12 @@ from burnish.auto._recover import (
     Sought,
     climb,
     reverted_cost,
-    seconds_by_operator,
     slower_in_int8,
 )
 from burnish.auto._steps import STEPS
 from burnish.auto._trial import Built, Variant
 from burnish.auto._workshop import Workshop
-from burnish.bundle import OpTime
-from burnish.quantize import Coverage, QuantizeStatic, Sensitivity
+from burnish.quantize import QuantizeStatic, Sensitivity
 from burnish.quantize._sensitivity_table import SensitivityRow
 from burnish.recipe import load_history, replay
 from tests.auto.made_up import (
@@ -180,33 +178,7 @@ def test_what_each_operator_costs_alone_is_in_the_report(tmp_path: Path) -> None
     assert all(-1 <= row["metric_change"] <= 1 for row in rows)
 
 
-# --- a runtime's counters, attributed
-
-ROWS = (
-    Coverage("conv", "conv2d", "int8", ""),
-    Coverage("conv#2", "conv2d", "int8", ""),
-    Coverage("relu", "relu", "fused", "inside conv"),
-    Coverage("block.conv:conv2d", "conv2d", "int8", ""),
-    Coverage("softmax", "softmax", "float", "by default"),
-)
-
-
-def test_times_are_attributed_to_our_operators() -> None:
-    times = [
-        OpTime("conv", "Conv", 1.0),
-        OpTime("conv_quant", "Conv", 0.25),
-        OpTime("conv~2/quantize", "Reorder", 0.5),
-        OpTime("conv#2", "Conv", 4.0),
-        OpTime("fused relu", "Relu", 8.0),
-        OpTime("block.conv:conv2d/fused", "Conv", 16.0),
-        OpTime("convolve", "Conv", 100.0),
-        OpTime("gemm_12", "Gemm", 100.0),
-    ]
-    assert seconds_by_operator(times, ROWS) == {
-        "conv": 9.75,
-        "conv#2": 4.0,
-        "block.conv:conv2d": 16.0,
-    }
+# --- what is slower in int8
 
 
 def test_slower_is_slower_beyond_doubt_and_known_on_both_sides() -> None:

@@ -55,6 +55,13 @@ class Narrator:
             bar.add_task(title, total=None)
             yield
 
+    @contextlib.contextmanager
+    def doing(self, title: str) -> Iterator[Callable[[str], None]]:
+        """A spinner whose text the work changes: what it is at."""
+        with self._bar() as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda what: bar.update(task, description=f"{title}: {what}")
+
     def _bar(self, *columns: Any) -> Progress:
         return Progress(
             SpinnerColumn(),

@@ -36,6 +36,8 @@ from burnish.report import report
 from burnish.runtimes import available, load, runtime
 
 RUNS = Path("burnish-runs")
+# Compiling takes up to minutes for each artifact and thread count: only where a target names it.
+ON_REQUEST = ("inductor",)
 
 
 def optimize(
@@ -189,4 +191,4 @@ def _runtimes(goal: Goal) -> list[str]:
             raise MissingExtra(f"Target(runtimes=…) names {name}: {reason}")
     if goal.target.runtimes:
         return list(goal.target.runtimes)
-    return [name for name, reason in reasons.items() if reason is None]
+    return [name for name, reason in reasons.items() if reason is None and name not in ON_REQUEST]

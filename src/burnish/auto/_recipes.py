@@ -38,6 +38,7 @@ from burnish.quantize import (
     sensitivity,
 )
 
+DTYPES = ("float16", "bfloat16")
 Call = tuple[torch.Tensor, ...]
 Calls = Callable[[], Iterable[Call]]
 
@@ -63,7 +64,7 @@ class Maker:
 
     def prepare(self, variant: Variant) -> None:
         """What takes long and has a progress bar of its own: calibration."""
-        if variant.recipe == "dynamic" or variant.precision not in ("int8", "float16"):
+        if variant.recipe == "dynamic" or (variant.precision != "int8" and not _cast_to(variant)):
             return
         self.statistics()
         if variant.recipe in ("refined", "learned"):
@@ -77,8 +78,9 @@ class Maker:
 
     def make(self, variant: Variant) -> Made:
         """The graph of a variant. NoEffect, Unsupported or InvalidInput as its steps say."""
-        if variant.precision == "float16":
-            cast = Cast("float16")
+        dtype = _cast_to(variant)
+        if dtype is not None:
+            cast = Cast(dtype)
             sample = self.statistics().sample.batches()
             return self._applied(self.folded, (), cast, cast.choose_from(self.folded, sample))
         if variant.precision != "int8":
@@ -130,6 +132,12 @@ class Maker:
         assert isinstance(graph, Traced)
         applied = Applied(type(step).__name__, settings_of(step), choices)
         return Made(graph, (*history, applied), coverage(choices))
+
+
+def _cast_to(variant: Variant) -> str | None:
+    """The type a variant's graph is cast to, if it is; bfloat16 in OpenVINO is a hint instead."""
+    hinted = (variant.runtime, variant.precision) == ("openvino", "bfloat16")
+    return variant.precision if variant.precision in DTYPES and not hinted else None
 
 
 def _static(variant: Variant) -> QuantizeStatic:

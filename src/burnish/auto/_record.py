@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from burnish import __version__
+from burnish.auto._foresight import judged
 from burnish.auto._pick import Pick
 from burnish.auto._search import Search
 from burnish.auto._trial import Trial
@@ -56,6 +57,8 @@ def report_record(
             label: [asdict(row) for row in table.ranked()]
             for label, table in found.sensitivity.items()
         },
+        "preflight": None if found.foreseen is None else judged(search, found.foreseen).to_json(),
+        "profile": found.profile,
         "recovery": [{"label": label, "what": what} for label, what in found.recovery],
         "phases": [{"name": name, "seconds": seconds} for name, seconds in found.phases],
         "notes": _notes(search),

@@ -22,11 +22,8 @@ from dataclasses import dataclass
 
 from burnish.auto._trial import Built, Trial, Variant
 from burnish.auto._workshop import Workshop
-from burnish.bundle import OpTime
 from burnish.errors import Unsupported
-from burnish.quantize import Coverage
 
-FUSED = "fused "  # how onnxruntime's names of fused convolutions begin
 SLOWER = 1.2
 LEAST_COST = 1e-7
 
@@ -37,30 +34,6 @@ class Sought:
 
     found: Built | None
     steps: tuple[str, ...]
-
-
-def seconds_by_operator(times: Sequence[OpTime], rows: Sequence[Coverage]) -> dict[str, float]:
-    """A runtime's operator times, attributed to our operators.
-
-    Runtimes name a kernel after one of the operators it fused: ours, with something appended, or an
-    activation that the coverage table knows to be inside one of ours. What fits none is dropped.
-    """
-    owner = {row.operator: row.operator for row in rows}
-    for row in rows:
-        if row.state == "fused" and row.reason.startswith("inside "):
-            owner[row.operator] = row.reason.removeprefix("inside ")
-    names = sorted(owner, key=len, reverse=True)
-    found: dict[str, float] = {}
-    for op in times:
-        kernel = op.name.removeprefix(FUSED)
-        name = next((n for n in names if kernel == n or _derived(kernel, n)), None)
-        if name is not None:
-            found[owner[name]] = found.get(owner[name], 0.0) + op.seconds
-    return found
-
-
-def _derived(kernel: str, name: str) -> bool:
-    return kernel.startswith(name) and kernel[len(name)] in "_/~.:"
 
 
 def slower_in_int8(

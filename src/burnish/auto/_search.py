@@ -1,6 +1,7 @@
 """The search: baselines, int8, what is slower, what lost quality, and the finalists.
 
     1. float artifacts on every runtime, threads swept; the fastest float32 one is the reference
+       a preflight foresees what the next steps will bring, and which runtime to try first
     2. int8 on each runtime that has it: static, and dynamic where there are no convolutions
        what each operator costs alone is simulated, for the report and the ladder
     3. int8 operators that are slower than float go back to float, for free
@@ -16,13 +17,13 @@ Left out: combining quantization with other techniques; there is none so far.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from burnish.auto._recipes import dynamic_pays
 from burnish.auto._recover import (
     climb,
     fastest,
     reverted_cost,
-    seconds_by_operator,
     slower_in_int8,
     without,
 )
@@ -30,8 +31,10 @@ from burnish.auto._trial import Built, Trial, Variant
 from burnish.auto._workshop import Workshop
 from burnish.bench import Race, Ratio
 from burnish.errors import RuntimeFailed, Unreliable, Unsupported
+from burnish.profile import Preflight
 from burnish.quantize import Sensitivity
 
+BFLOAT16_RUNTIMES = ("inductor", "openvino")
 INT8_RUNTIMES = ("onnxruntime", "openvino")
 DYNAMIC_RUNTIMES = ("onnxruntime",)
 REFINEMENTS = ("refined", "learned")
@@ -39,6 +42,8 @@ PARITY = 1e-3
 SECONDS = 6.0
 FINAL_SECONDS = 12.0
 FINALISTS = 3
+UNASKED = ("float baselines", "preflight")  # the one is needed, the other looks at the clock itself
+LEAST_FOR_PREFLIGHT = 120.0  # seconds of the allowance that must be left
 
 
 @dataclass
@@ -48,6 +53,8 @@ class Found:
     trials: dict[str, Trial] = field(default_factory=dict)
     races: dict[str, Race] = field(default_factory=dict)
     reference: Trial | None = None
+    foreseen: Preflight | None = None
+    profile: dict[str, Any] | None = None
     sensitivity: dict[str, Sensitivity] = field(default_factory=dict)
     recovery: list[tuple[str, str]] = field(default_factory=list)
     phases: list[tuple[str, float]] = field(default_factory=list)
@@ -113,6 +120,7 @@ class Search:
         """All phases, or as many as the allowance lets."""
         phases = (
             ("float baselines", self.baselines),
+            ("preflight", self.preflight),
             ("int8", self.int8),
             ("free reverts", self.free_reverts),
             ("sensitivity", self.sensitivity),
@@ -121,7 +129,7 @@ class Search:
         )
         for name, phase in phases:
             began = self.shop.bench.now()
-            if name != "float baselines" and not self.time_left():
+            if name not in UNASKED and not self.time_left():
                 spent = self.goal.budget.minutes
                 self.found.stopped = f"the allowance of {spent:g} minutes was spent before: {name}"
                 return self.found
@@ -145,7 +153,7 @@ class Search:
         variants = []
         for runtime in self.runtimes:
             variants.append(Variant(runtime, "float32"))
-            if runtime == "openvino" and self.bfloat16:
+            if runtime in BFLOAT16_RUNTIMES and self.bfloat16:
                 variants.append(Variant(runtime, "bfloat16"))
             if runtime == "openvino" and self.goal.budget.minimise == "size":
                 variants.append(Variant(runtime, "float16"))
@@ -158,6 +166,28 @@ class Search:
         if race is not None and floats:
             self.found.reference = min(floats, key=lambda t: race.timing(t.label).p50)
             self.shop.narrator.say(f"  fastest float32: {self.found.reference.label}")
+
+    def preflight(self) -> None:
+        """What is worth trying, and where the reference's time goes.
+
+        Left out where it would cost much of the allowance.
+        """
+        left = self.deadline - self.shop.bench.now()
+        if left < LEAST_FOR_PREFLIGHT or self.goal.target.device != "cpu":
+            return
+        self.found.foreseen = self.shop.preflight(self.runtimes, max(self.threads))
+        if self.found.reference is not None:
+            self.found.profile = self.shop.profile(self.found.reference)
+        if self.found.foreseen is not None:
+            first = self.found.foreseen.first_move
+            self.shop.narrator.say(f"preflight: {first or 'nothing'} looks best to try first")
+
+    def _promising(self, variant: Variant) -> float:
+        """The factor foreseen for a variant: those with the least are built first."""
+        if self.found.foreseen is None or variant.recipe == "dynamic":
+            return float("inf")
+        answer = self.found.foreseen.answer(f"{variant.precision} in {variant.runtime}")
+        return float("inf") if answer is None or answer.factor is None else answer.factor.value
 
     def _built(self, variants: list[Variant]) -> list[Built]:
         """Those that could be built in the time there is; one is built in any case."""
@@ -182,6 +212,7 @@ class Search:
         if dynamic_pays(self.shop.folded):
             found = [r for r in self.runtimes if r in DYNAMIC_RUNTIMES]
             variants += [Variant(r, "int8", recipe="dynamic") for r in found]
+        variants.sort(key=self._promising)
         self._race_in("int8", self._built(variants))
 
     def _race_in(self, what: str, built: list[Built]) -> None:
@@ -231,11 +262,9 @@ class Search:
         plain = self.shop.build(Variant(trial.built.variant.runtime, "float32"))
         if plain is None:
             return {}, {}
-        rows = trial.built.coverage
-        float_trial = Trial(plain, trial.threads)
         return (
-            seconds_by_operator(self.shop.op_times(float_trial), rows),
-            seconds_by_operator(self.shop.op_times(trial), rows),
+            self.shop.operator_seconds(Trial(plain, trial.threads)),
+            self.shop.operator_seconds(trial),
         )
 
     def _fastest(self, runtime: str, precision: str, dynamic: bool = True) -> Trial | None:

@@ -40,13 +40,15 @@ from burnish.bundle import Artifact, OpTime, Worker
 from burnish.core import Applied
 from burnish.errors import Damaged, InvalidInput, NoEffect, RuntimeFailed, Unsupported
 from burnish.goal import Goal
-from burnish.graph import flatten_call, trace
+from burnish.graph import flatten_call, operator_names, trace
 from burnish.metrics import scores
+from burnish.profile import Preflight
 from burnish.quantize import Coverage, Sensitivity, fold
 from burnish.recipe import Store, load_history, save_history
-from burnish.runtimes import export, load
+from burnish.runtimes import attribute, export, load
 
 FEW_CALLS, FEW_SAMPLES = 4, 8
+PREFLIGHT_SECONDS, PROFILE_SECONDS = 2.0, 1.0  # of racing
 FAILURES = (RuntimeFailed, Unsupported, Damaged, NoEffect)
 
 
@@ -252,8 +254,12 @@ class Workshop:
                 self._fail(timing.label, timing.failed)
         return race if any(t.failed is None for t in race.timings) else None
 
-    def op_times(self, trial: Trial) -> tuple[OpTime, ...]:
-        """The runtime's time per operator; empty where it fails."""
+    def operator_seconds(self, trial: Trial) -> dict[str, float]:
+        """The time of each operator by the runtime's counters; empty where they fail."""
+        names = list(operator_names(self.folded.graph_module).values())
+        return dict(attribute(self._op_times(trial), names).seconds)
+
+    def _op_times(self, trial: Trial) -> tuple[OpTime, ...]:
 
         def run() -> Any:
             try:
@@ -261,13 +267,44 @@ class Workshop:
                     times = self.bench.op_times(trial.artifact, self.arrays(self.goal.target.batch))
             except FAILURES as error:
                 return {"failed": str(error)}
-            return [[op.name, op.kind, op.seconds] for op in times]
+            return [
+                [op.name, op.kind, op.seconds, list(op.members), list(op.feeds)] for op in times
+            ]
 
         found = self.store.once(f"operators:{trial.label}", run)
         if isinstance(found, Mapping):
             self._fail(trial.label, found["failed"])
             return ()
-        return tuple(OpTime(*row) for row in found)
+        return tuple(OpTime(*row[:3], *map(tuple, row[3:])) for row in found)
+
+    def preflight(self, runtimes: Sequence[str], threads: int) -> Preflight | None:
+        """What is worth trying with the model, foreseen at the target's batch."""
+        seed, batch = self.goal.seed, self.goal.target.batch
+        terms = Terms(PREFLIGHT_SECONDS, self.goal.budget.confidence, seed, batch, threads)
+
+        def ask() -> dict[str, Any] | None:
+            with self.narrator.doing("preflight") as told:
+                inputs = self.goal.task.inputs
+                found = self.bench.preflight(self.traced, inputs, terms, runtimes, told)
+            return None if found is None else found.to_json()
+
+        kept = self.store.once(f"preflight:{threads}", ask)
+        return None if kept is None else Preflight.from_json(kept)
+
+    def profile(self, trial: Trial) -> dict[str, Any] | None:
+        """Where the time of a float trial goes, as the record of a profile."""
+        confidence, seed = self.goal.budget.confidence, self.goal.seed
+        batch = self.goal.target.batch
+        terms = Terms(PROFILE_SECONDS, confidence, seed, batch, trial.threads)
+
+        def look() -> dict[str, Any] | None:
+            with self.narrator.doing("profile") as told:
+                inputs, runtime = self.goal.task.inputs, trial.built.variant.runtime
+                found = self.bench.profile(self.traced, inputs, terms, runtime, told)
+            return None if found is None else found.to_json()
+
+        kept: dict[str, Any] | None = self.store.once(f"profile:{trial.label}", look)
+        return kept
 
     # --- simulation
 
