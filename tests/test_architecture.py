@@ -47,6 +47,8 @@ ROWS = {
 AMENDED = {
     ("bench", "bundle"): "races the very workers that ship; they live with the artifact",
     ("bundle", "files"): "manifests and programs are written whole or not at all",
+    ("bench", "files"): "a sweep is written whole or not at all",
+    ("profile", "files"): "and so are profiles, probes and latency tables",
     ("recipe", "files"): "so are histories and run records",
     ("report", "files"): "and pages",
     ("bundle", "graph"): "a worker whose program uses our operators registers them (eager only)",
@@ -67,17 +69,19 @@ PUBLIC_NAMES = 6
 # room: (its limit of public names, why).
 MORE_NAMES = {
     "errors": (9, "one class for each thing a caller may want to catch"),
-    "bundle": (11, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
+    "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
+    "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
     "core": (10, "Applied is what a history is made of; hashes and settings are its identity"),
     "graph": (27, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
-    "bench": (8, "a race, its parts, and the measurements made of it"),
+    "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
+    "profile": (17, "five questions to a model or machine, and the values they are answered with"),
     "quantize": (28, "five steps and their functions, tensors, observers, and three ways to look"),
 }
 
 # Torch may be missing, or costs a second: these never import it, those only inside a function.
-NEVER_TORCH = ("errors", "files", "hardware", "report", "cli", "")
-LATE_TORCH = ("bundle",)
+NEVER_TORCH = ("errors", "files", "report", "cli", "")
+LATE_TORCH = ("bundle", "hardware")  # hardware: which GPUs torch sees, where it is installed
 
 
 def table() -> dict[str, frozenset[str]]:
