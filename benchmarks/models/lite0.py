@@ -8,7 +8,7 @@ chosen on them.
 from __future__ import annotations
 
 import torch
-from efficientnet_lite0 import BATCH, find_photos, model, preprocess, split, top1_accepted
+from efficientnet_lite0 import BATCH, find_photos, preprocess, pretrained, split, top1_accepted
 from torch import nn
 
 from models.model import Model, Sources, batches
@@ -19,7 +19,7 @@ LABELS = "imagenet_map.json"
 
 def network(sources: Sources) -> nn.Module:
     """With the weights of the package."""
-    return model()
+    return pretrained()
 
 
 def load(sources: Sources) -> Model:
