@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -156,3 +157,17 @@ def test_a_missed_claim_is_written_as_missed(changes: dict[str, Any], met: list[
 def test_without_a_pick_every_claim_is_missed() -> None:
     report = {**_report(), "pick": None}
     assert [item["met"] for item in example.claims(report)] == [False] * 3
+
+
+@pytest.mark.slow
+def test_the_network_can_be_profiled_from_the_command_line(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    command = [sys.executable, "-m", "burnish", "profile", f"{PATH}:model", "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "_conv_head:conv2d" in done.stdout
+    record = json.loads((tmp_path / "profile.json").read_text())
+    # MACs are torch's own count (FlopCounterMode, halved), parameters those of the published model.
+    assert (record["macs"], record["num_parameters"]) == (385_187_552, 4_652_008)
+    assert [run["failed"] for run in record["runtimes"]] == [None] * 3
+    assert (tmp_path / "profile.html").is_file()

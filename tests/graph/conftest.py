@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 
 from burnish.graph import Traced
 from burnish.testing import Tiny, catalogue
+from tests import once
 
 
 @pytest.fixture(params=catalogue(), ids=str)
@@ -17,11 +16,6 @@ def tiny(request: pytest.FixtureRequest) -> Tiny:
     return found
 
 
-@functools.cache
-def _traced(tiny: Tiny) -> Traced:
-    return tiny.trace()
-
-
 @pytest.fixture
 def traced(tiny: Tiny) -> Traced:
-    return _traced(tiny)
+    return once.traced(tiny)

@@ -30,7 +30,7 @@ class Ran:
     given: list[Array]
     rows: dict[str, Coverage]
     operators: tuple[OpTime, ...]
-    sizes: tuple[int, int]
+    size: int
 
     def kinds(self, name: str) -> set[str]:
         """The kinds of the runtime's nodes made of an operator."""
@@ -43,26 +43,31 @@ class Ran:
 
 
 def ran(model: Traced, inputs: Inputs, step: QuantizeDynamic, runtime: str = "onnxruntime") -> Ran:
-    """Quantize, export float and int8, run with one thread."""
+    """Quantize, export, run with one thread."""
     choices = step.choose_from(fold(model))
     graph = step.rewrite(model, choices)
     assert isinstance(graph, Traced)
     tensors = flatten_call(inputs.args, inputs.kwargs)
     arrays = {slot.name: t.numpy() for slot, t in zip(model.inputs, tensors, strict=True)}
     with tempfile.TemporaryDirectory() as folder:
-        plain = export(model, runtime, Path(folder) / "float")
         artifact = export(graph, runtime, Path(folder) / "int8", precision="int8")
         with load(artifact.with_options(threads=1)) as worker:
             given = [np.array(array) for array in worker.run(arrays)]
             operators = worker.op_times(arrays, repeats=1)
-        sizes = plain.size_bytes(), artifact.size_bytes()
+        size = artifact.size_bytes()
     with torch.no_grad():
         floats, simulated = (
             [t.numpy() for t in flatten(m(*inputs.args, **inputs.kwargs))[0]]
             for m in (model, graph)
         )
     rows = {row.operator: row for row in coverage(choices)}
-    return Ran(floats, simulated, given, rows, operators, sizes)
+    return Ran(floats, simulated, given, rows, operators, size)
+
+
+def float_size(model: Traced, runtime: str = "onnxruntime") -> int:
+    """The bytes of the float artifact."""
+    with tempfile.TemporaryDirectory() as folder:
+        return export(model, runtime, Path(folder)).size_bytes()
 
 
 class Recurrent(nn.Module):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
 
-from burnish.graph import Traced, flatten
-from burnish.quantize import fold
-from burnish.testing import Tiny, catalogue
+from burnish.graph import flatten
+from burnish.testing import catalogue
 
 # By default one model for each way in which channels are carried on; the rest is slow.
 FEW = frozenset(
@@ -26,12 +24,6 @@ def models() -> list[Any]:
         pytest.param(tiny, id=tiny.name, marks=[] if tiny.name in FEW else [pytest.mark.slow])
         for tiny in catalogue()
     ]
-
-
-@functools.cache
-def traced(tiny: Tiny) -> Traced:
-    """The model traced and folded, once for all tests."""
-    return fold(tiny.trace())
 
 
 def same(a: object, b: object, tolerance: float = 2e-6) -> bool:

@@ -9,8 +9,9 @@ from torch import nn
 
 from burnish.errors import InvalidInput
 from burnish.graph import flatten_call
-from burnish.quantize import Statistics, calibrate, fold
+from burnish.quantize import Statistics, calibrate
 from burnish.testing import catalogue
+from tests import once
 from tests.quantize.quick import folded, quantized
 
 TINIES = {tiny.name: tiny for tiny in catalogue()}
@@ -38,7 +39,7 @@ def assert_same(mine: Statistics, theirs: Statistics) -> None:
 def test_order_and_batches_do_not_matter(name: str) -> None:
     """The same 24 samples in three batches, backwards, one by one, and merged from two halves."""
     tiny = TINIES[name]
-    model = fold(tiny.trace())
+    model = once.folded(tiny)
     axes = [slot.shape.index("batch") for slot in model.inputs]
     drawn = [tiny.inputs(8, seed=seed) for seed in range(3)]
     calls = [flatten_call(call.args, call.kwargs) for call in drawn]
@@ -58,7 +59,7 @@ def test_order_and_batches_do_not_matter(name: str) -> None:
 
 def test_moving_averages_are_over_samples_and_do_not_depend_on_batches() -> None:
     """Sequence-first values too, whose batch axis is the second."""
-    model = fold(TINIES["gru"].trace())
+    model = once.folded(TINIES["gru"])
     call = TINIES["gru"].inputs(20, seed=0)
     tensors = flatten_call(call.args, call.kwargs)
     axes = [slot.shape.index("batch") for slot in model.inputs]

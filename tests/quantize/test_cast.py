@@ -14,8 +14,9 @@ from burnish.errors import InvalidInput, NoEffect, Unsupported
 from burnish.goal import Goal, Inputs, Target, Task
 from burnish.graph import Traced, flatten, flatten_call, operator, operator_names
 from burnish.metrics import top1
-from burnish.quantize import Cast, cast, coverage, fold, quantize_static
+from burnish.quantize import Cast, cast, coverage, quantize_static
 from burnish.testing import Tiny, catalogue
+from tests import once
 from tests.quantize.quick import folded
 
 TO = torch.ops.aten._to_copy.default
@@ -38,15 +39,10 @@ def cast_of(model: nn.Module, *calls: torch.Tensor, dtype: str = "float16", **se
 
 
 @functools.cache
-def traced(tiny: Tiny) -> Traced:
-    return tiny.trace()
-
-
-@functools.cache
 def cast_tiny(tiny: Tiny, dtype: str) -> tuple[Traced, Traced]:
     calls = [tiny.inputs(4, seed=seed) for seed in range(2)]
     flat = [flatten_call(call.args, call.kwargs) for call in calls]
-    plain = fold(traced(tiny))
+    plain = once.folded(tiny)
     result = Cast(dtype).rewrite(plain, Cast(dtype).choose_from(plain, flat))
     assert isinstance(result, Traced)
     return plain, result

@@ -9,7 +9,8 @@ import pytest
 from burnish.core import Candidate, Choices
 from burnish.quantize import Cast
 from burnish.testing import RewriteContract, Tiny
-from tests.quantize.test_contract import named, traced
+from tests import once
+from tests.quantize.test_contract import named
 
 FEW = ("separable", "encoder", "tied_weights", "lstm", "dict_output")
 
@@ -26,7 +27,7 @@ class TestFloat16(Contract):
         return Cast("float16")
 
     def candidate(self, tiny: Tiny) -> Candidate:
-        return Candidate(traced(tiny))
+        return Candidate(once.traced(tiny))
 
     def tinies(self) -> Iterable[Tiny]:
         return named(FEW)

@@ -6,15 +6,14 @@ traced model, for the second from the user's own, which `rewrite` traces again; 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
 
 import pytest
 
 from burnish.core import Candidate, Choices
-from burnish.graph import Traced
 from burnish.quantize import QuantizeStatic
 from burnish.testing import RewriteContract, Tiny, catalogue
+from tests import once
 
 FEW = ("separable", "concat", "squeeze_excite", "attention_split", "gru")
 FEWER = ("encoder", "nested_output")
@@ -22,11 +21,6 @@ FEWER = ("encoder", "nested_output")
 
 def named(names: Iterable[str]) -> list[Tiny]:
     return [tiny for tiny in catalogue() if tiny.name in set(names)]
-
-
-@functools.cache
-def traced(tiny: Tiny) -> Traced:
-    return tiny.trace()
 
 
 class Contract(RewriteContract):
@@ -43,7 +37,7 @@ class TestFromTraced(Contract):
         return QuantizeStatic("onnxruntime")
 
     def candidate(self, tiny: Tiny) -> Candidate:
-        return Candidate(traced(tiny))
+        return Candidate(once.traced(tiny))
 
     def tinies(self) -> Iterable[Tiny]:
         return named(FEW)

@@ -17,7 +17,8 @@ from burnish.graph import Traced, operator_names, tensor_of
 from burnish.quantize import CrossLayerEqualization, coverage, equalize_cross_layer
 from burnish.quantize._scale import input_reach, output_reach
 from burnish.testing import RewriteContract, Tiny, catalogue
-from tests.quantize.preserving import models, same, traced
+from tests import once
+from tests.quantize.preserving import models, same
 from tests.quantize.quick import folded, quantized, reasons, seen
 
 STEP = CrossLayerEqualization()
@@ -33,7 +34,7 @@ def equalized(model: Traced) -> tuple[Traced, Choices]:
 
 @pytest.mark.parametrize("tiny", models())
 def test_the_function_stays_on_the_whole_catalogue(tiny: Tiny) -> None:
-    model = traced(tiny)
+    model = once.folded(tiny)
     try:
         result, choices = equalized(model)
     except NoEffect:
@@ -195,7 +196,7 @@ class TestContract(RewriteContract):
         return CrossLayerEqualization()
 
     def candidate(self, tiny: Tiny) -> Candidate:
-        return Candidate(traced(tiny))
+        return Candidate(once.folded(tiny))
 
     def tinies(self) -> Iterable[Tiny]:
         return [tiny for tiny in catalogue() if tiny.name in CONTRACT]

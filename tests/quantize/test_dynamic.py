@@ -14,6 +14,7 @@ from burnish.goal import Inputs
 from burnish.graph import DYNAMIC_CONV, DYNAMIC_LINEAR, LOOKUP, STORED_GRU, Traced, trace
 from burnish.quantize import DynamicModel, QuantizeDynamic, coverage, fold, quantize_dynamic
 from burnish.testing import RewriteContract, Tiny, catalogue
+from tests import once
 from tests.quantize.dynamic import ALL, Recurrent
 
 TINIES = {tiny.name: tiny for tiny in catalogue()}
@@ -35,7 +36,7 @@ class TestFromUntraced(Contract):
 
 class TestFromTraced(Contract):
     def candidate(self, tiny: Tiny) -> Candidate:
-        return Candidate(tiny.trace())
+        return Candidate(once.traced(tiny).copy())
 
     def tinies(self) -> Iterable[Tiny]:
         return [TINIES[name] for name in FEW[1:]]

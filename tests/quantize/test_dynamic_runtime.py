@@ -13,7 +13,8 @@ from burnish.goal import Inputs
 from burnish.graph import trace
 from burnish.quantize import QuantizeDynamic, fold, quantize_dynamic
 from burnish.testing import Tiny, catalogue
-from tests.quantize.dynamic import ALL, Recurrent, ran
+from tests import once
+from tests.quantize.dynamic import ALL, Recurrent, float_size, ran
 
 INTEGER = {
     **{kind: {"DynamicQuantizeMatMul", "MatMulIntegerToFloat"} for kind in ("linear", "matmul")},
@@ -29,7 +30,7 @@ MODELS = [
 
 @pytest.mark.parametrize("tiny", MODELS)
 def test_runs_as_simulated_and_on_integers(tiny: Tiny) -> None:
-    found = ran(tiny.trace(), tiny.inputs(4, seed=1), QuantizeDynamic(kinds=ALL))
+    found = ran(once.traced(tiny), tiny.inputs(4, seed=1), QuantizeDynamic(kinds=ALL))
     # A rounding that falls the other way in one layer moves the next by a step: few, and small.
     for given, simulated, floats in zip(found.given, found.simulated, found.floats, strict=True):
         step = np.ptp(floats) / 255
@@ -101,7 +102,7 @@ def test_shared_weights_are_stored_once() -> None:
     assert sorted(t.numel() for t in stored) == [64 * 64, 300 * 64]
     found = ran(traced, Inputs((ids,)), step)
     assert found.close()
-    assert 300 * 64 + 64 * 64 < found.sizes[1] < 300 * 64 + 64 * 64 + 15000
+    assert 300 * 64 + 64 * 64 < found.size < 300 * 64 + 64 * 64 + 15000
     assert found.kinds("embed:embedding") >= {"Gather", "Cast", "Mul"}
     assert "DequantizeLinear" not in {op.kind for op in found.operators}
 
@@ -119,8 +120,9 @@ def test_files_are_a_quarter(kind: str) -> None:
     }
     make, shape = makes[kind]
     x = torch.randn(shape)
-    found = ran(trace(make().eval(), (x,)), Inputs((x,)), QuantizeDynamic(kinds=(kind,)))
-    assert found.sizes[1] < 0.3 * found.sizes[0]
+    traced = trace(make().eval(), (x,))
+    found = ran(traced, Inputs((x,)), QuantizeDynamic(kinds=(kind,)))
+    assert found.size < 0.3 * float_size(traced)
 
 
 def test_what_openvino_stores_in_int8_it_computes() -> None:
@@ -138,9 +140,10 @@ def test_what_openvino_stores_in_int8_it_computes() -> None:
 
     ids = torch.randint(0, 200, (3, 6))
     step = QuantizeDynamic("openvino")
-    found = ran(trace(Tagger().eval(), (ids,)), Inputs((ids,)), step, "openvino")
+    traced = trace(Tagger().eval(), (ids,))
+    found = ran(traced, Inputs((ids,)), step, "openvino")
     assert found.close(1e-4)
-    assert found.sizes[1] < 0.6 * found.sizes[0]
+    assert found.size < 0.6 * float_size(traced, "openvino")
 
 
 def test_constants_and_empty_ranges() -> None:

@@ -13,8 +13,9 @@ from torch import nn
 
 from burnish.errors import InvalidInput, NoEffect
 from burnish.graph import Traced, flatten_call
-from burnish.quantize import QuantizeStatic, Statistics, calibrate, coverage, fold
+from burnish.quantize import QuantizeStatic, Statistics, calibrate, coverage
 from burnish.testing import Tiny, catalogue
+from tests import once
 from tests.quantize.quick import float_operators, folded, quantized, reasons, seen, states
 from tests.runtimes.corners import CORNERS
 
@@ -25,7 +26,7 @@ MODELS = {tiny.name: tiny for tiny in (*catalogue(), *CORNERS)}
 
 @functools.cache
 def prepared(tiny: Tiny) -> tuple[Traced, Statistics]:
-    model = fold(tiny.trace())
+    model = once.folded(tiny)
     calls = [tiny.inputs(4, seed=seed) for seed in range(2)]
     return model, calibrate(model, [flatten_call(call.args, call.kwargs) for call in calls])
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from burnish.errors import InvalidInput
-from burnish.graph import Traced
+from burnish.graph import Traced, flatten_call
 from burnish.quantize import calibrate
 from burnish.quantize._place import place
 from burnish.quantize._policy import policy_for
@@ -17,6 +17,7 @@ from burnish.quantize._range import METHODS, Method, Params, choose_range
 from burnish.quantize._sample import Sample
 from burnish.quantize._select import Gain, select_ranges
 from burnish.testing import catalogue
+from tests import once
 from tests.quantize.quick import folded, quantized
 
 
@@ -117,10 +118,7 @@ def test_without_samples_it_is_refused() -> None:
 def test_any_network_is_quantized_per_layer(name: str, runtime: str) -> None:
     """Convolutions, products of two activations, recurrent layers, several inputs."""
     tiny = {tiny.name: tiny for tiny in catalogue()}[name]
-    from burnish.graph import flatten_call
-    from burnish.quantize import fold
-
-    model = fold(tiny.trace())
+    model = once.folded(tiny)
     call = tiny.inputs(16, seed=0)
     statistics = calibrate(model, [flatten_call(call.args, call.kwargs)])
     result, choices = quantized(model, statistics, runtime, ranges="per layer")

@@ -25,10 +25,10 @@ from burnish.quantize import (
     Sensitivity,
     Statistics,
     calibrate,
-    fold,
     sensitivity,
 )
 from burnish.testing import catalogue
+from tests import once
 from tests.quantize.quick import Call, folded, quantized
 
 
@@ -37,7 +37,7 @@ def prepared(name: str) -> tuple[Traced, Statistics, tuple[Call, ...]]:
     tiny = next(tiny for tiny in catalogue() if tiny.name == name)
     inputs = [tiny.inputs(8, seed=seed) for seed in range(2)]
     calls = tuple(flatten_call(call.args, call.kwargs) for call in inputs)
-    model = fold(tiny.trace())
+    model = once.folded(tiny)
     return model, calibrate(model, calls), calls
 
 

@@ -17,7 +17,8 @@ from burnish.graph import Traced, flatten_call, operator, tensor_of
 from burnish.quantize import SmoothQuant, coverage, smooth
 from burnish.quantize._smooth import sampled
 from burnish.testing import RewriteContract, Tiny, catalogue
-from tests.quantize.preserving import models, same, traced
+from tests import once
+from tests.quantize.preserving import models, same
 from tests.quantize.quick import folded, quantized, reasons, seen
 
 CONTRACT = ("attention_fused", "encoder")
@@ -39,7 +40,7 @@ def homes(choices: Choices) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("tiny", models())
 def test_the_function_stays_on_the_whole_catalogue(tiny: Tiny) -> None:
-    model = traced(tiny)
+    model = once.folded(tiny)
     drawn = [tiny.inputs(4, seed=seed) for seed in range(2)]
     try:
         result, choices = smoothed(model, *(flatten_call(c.args, c.kwargs) for c in drawn))
@@ -298,7 +299,7 @@ class TestContract(RewriteContract):
         return SmoothQuant(0.5)
 
     def candidate(self, tiny: Tiny) -> Candidate:
-        return Candidate(traced(tiny))
+        return Candidate(once.folded(tiny))
 
     def tinies(self) -> Iterable[Tiny]:
         return [tiny for tiny in catalogue() if tiny.name in CONTRACT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator
-from burnish.quantize import QuantizeStatic, calibrate
+from burnish.quantize import QuantizeStatic, Statistics, calibrate
 from burnish.quantize._patterns import attention, gelus
 from burnish.quantize._place import place, quantizable
 from burnish.quantize._policy import policy_for
@@ -152,6 +153,13 @@ def test_an_include_that_can_do_nothing_is_refused(
         place(model.graph_module, policy_for("onnxruntime"), exclude, include)
 
 
+@functools.cache
+def observed(fused: bool, gelu: str) -> tuple[Traced, Statistics]:
+    """A layer and its statistics, the same for both runtimes."""
+    model = folded(Layer(fused, gelu), *call())
+    return model, seen(model, call())
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(
     ("fused", "gelu"), [pytest.param(True, "fused", marks=pytest.mark.slow), (False, "tanh")]
@@ -159,8 +167,8 @@ def test_an_include_that_can_do_nothing_is_refused(
 def test_the_runtime_still_fuses(tmp_path: Path, runtime: str, fused: bool, gelu: str) -> None:
     """What the float artifact's counters show (normalisation, GELU, attention), int8's show too."""
     x = call()
-    model = folded(Layer(fused, gelu), *x)
-    choices = QuantizeStatic(runtime).choose_from(model, seen(model, x))
+    model, statistics = observed(fused, gelu)
+    choices = QuantizeStatic(runtime).choose_from(model, statistics)
     counts, outputs = [], []
     for precision in ("float32", "int8"):
         graph = model

@@ -20,6 +20,7 @@ from burnish.goal import Goal
 from burnish.graph import Traced
 from burnish.recipe import load_history, replay, save_history
 from burnish.testing import Tiny, catalogue
+from tests import once
 
 BY_NAME = {tiny.name: tiny for tiny in catalogue()}
 
@@ -90,7 +91,7 @@ def test_through_the_disk(goal: Goal, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["residual", "depthwise"])
 def test_a_quantized_model_through_the_disk(name: str, tmp_path: Path) -> None:
     tiny: Tiny = next(item for item in catalogue() if name in (item.name, *item.topologies))
-    traced, goal = tiny.trace(), tiny.goal()
+    traced, goal = once.traced(tiny), tiny.goal()
     step = STEPS["QuantizeStatic"](runtime="onnxruntime")
     candidate = step.apply(Candidate(traced), goal)
     save_history(tmp_path, candidate.history)
