@@ -224,7 +224,7 @@ def test_a_runtime_that_is_not_installed(
 def test_a_runtime_that_does_not_exist(tmp_path: Path) -> None:
     target = Target(runtimes=("tensorrt",))
     message = refused(InvalidInput, lambda: Goal(task(), target), tmp_path)
-    assert "no runtime 'tensorrt': one of eager, onnxruntime, openvino" in message
+    assert "no runtime 'tensorrt': one of eager, inductor, onnxruntime, openvino" in message
 
 
 @pytest.mark.usefixtures("quick")

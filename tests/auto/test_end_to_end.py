@@ -26,7 +26,7 @@ from tests.auto.made_up import MadeUp, data, goal, task, trained
 TOP = {
     "schema", "title", "created", "burnish", "goal", "environment", "fingerprint", "reference",
     "candidates", "pick", "stopped", "failures", "coverage", "sensitivity", "recovery",
-    "phases", "notes",
+    "phases", "notes", "preflight", "profile",
 }  # fmt: skip
 CANDIDATE = {
     "label", "runtime", "precision", "threads", "status", "reason", "accepted", "frontier",

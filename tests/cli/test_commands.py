@@ -26,7 +26,8 @@ COMMANDS = {
     "demo": ["--out"],
     "optimize": ["FILE.py:FUNCTION", "--name", "--runs", "--minutes", "--max-drop", "--out"],
     "profile": [
-        *("FILE.py:FUNCTION", "--batch", "--threads", "--seconds", "--probe", "--devices", "--out"),
+        *("FILE.py:FUNCTION", "--batch", "--threads", "--seconds", "--probe", "--preflight"),
+        *("--devices", "--out"),
     ],
     "verify": ["BUNDLE"],
     "bench": ["BUNDLE", "--seconds", "--batch", "--threads"],
