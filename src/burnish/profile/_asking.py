@@ -89,8 +89,11 @@ def preflight(
     """
     told = progress if progress is not None else _silent
     check_settings(batch, threads, runtimes, seconds)
-    if not runtimes:
-        raise InvalidInput("runtimes is empty: name one at least to be asked")
+    if not runtimes or not set(runtimes) <= set(RUNTIMES):
+        raise InvalidInput(
+            f"runtimes is {tuple(runtimes)}: name one or more of {', '.join(RUNTIMES)} "
+            "(`compiling` asks about inductor)"
+        )
     start = time.monotonic()
     machine = detect()
     threads = threads or machine.cores
