@@ -65,10 +65,7 @@ class Workshop:
         self.narrator = narrator
         self.failures: dict[str, str] = {}
         with narrator.busy("tracing the model"):
-            inputs = goal.task.inputs
-            example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
-            axes = {leaf.key: leaf.axes for leaf in example.leaves()}
-            self.traced = trace(model, example.args, dict(example.kwargs), axes)
+            self.traced = trace(model, *goal.task.inputs.to_trace())
             self.folded = fold(self.traced)
         self.maker = Maker(self.folded, self._calibration, goal.seed)
         self._baselines: dict[str, Answers] = {}

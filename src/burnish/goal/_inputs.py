@@ -224,6 +224,15 @@ class Inputs:
         kwargs = replace_leaves(self.kwargs, tensors)
         return Inputs(args, kwargs, self.batch_axis, self.dynamic)
 
+    def to_trace(self) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Mapping[int, str]]]:
+        """What `graph.trace` takes after the model: args, kwargs and dynamic axes.
+
+        A batch of 1 is tiled to 2, since torch.export takes a size of 1 for a constant.
+        """
+        example = self if self.batch_size() > 1 else self.resized(2)
+        axes = {leaf.key: leaf.axes for leaf in example.leaves()}
+        return example.args, dict(example.kwargs), axes
+
     def batch_size(self) -> int:
         """Samples in the example call; 1 where no tensor has a batch axis."""
         return batch_size(self.leaves())

@@ -17,6 +17,7 @@ Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
 def example_of(given: Any) -> Inputs:
+    """The example call in a goal, a task, inputs, a mapping of keywords, or plain arguments."""
     if isinstance(given, Goal):
         given = given.task
     if isinstance(given, Task):
@@ -27,18 +28,21 @@ def example_of(given: Any) -> Inputs:
 
 
 def traced_at(model: nn.Module, example: Inputs, batch: int) -> Traced:
-    if all(leaf.batch_axis() is None for leaf in example.leaves()):
-        if batch != 1:
-            raise InvalidInput(
-                f"batch={batch}, but no input has a batch axis (Inputs(batch_axis=…)): use batch=1"
-            )
-    elif example.batch_size() < 2:
-        example = example.resized(2)
-    axes = {leaf.key: leaf.axes for leaf in example.leaves()}
-    return trace(model, example.args, dict(example.kwargs), axes)
+    """The model's graph; InvalidInput for a batch that the example cannot be resized to."""
+    if batch != 1 and not has_batch(example):
+        raise InvalidInput(
+            f"batch={batch}, but no input has a batch axis (Inputs(batch_axis=…)): use batch=1"
+        )
+    return trace(model, *example.to_trace())
+
+
+def has_batch(example: Inputs) -> bool:
+    """Whether any tensor of the call has a batch axis."""
+    return any(leaf.batch_axis() is not None for leaf in example.leaves())
 
 
 def arrays_at(traced: Traced, example: Inputs, batch: int) -> Arrays:
+    """The example call at a batch, by the names of the graph's inputs."""
     sized = example.resized(batch)
     tensors = flatten_call(sized.args, dict(sized.kwargs))
     return {

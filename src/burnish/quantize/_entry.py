@@ -56,9 +56,7 @@ def trace_for(model: nn.Module, goal: Goal) -> Traced:
 
 def trace_inputs(model: nn.Module, inputs: Inputs) -> Traced:
     """Trace a model with an example call; a batch of 1 is tiled to 2."""
-    example = inputs if inputs.batch_size() > 1 else inputs.resized(2)
-    axes = {leaf.key: leaf.axes for leaf in example.leaves()}
-    return trace(model, example.args, dict(example.kwargs), axes)
+    return trace(model, *inputs.to_trace())
 
 
 def calibration_calls(goal: Goal) -> Iterator[Call]:
