@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from burnish.bench import Ratio
 from burnish.errors import Damaged
 from burnish.profile import Answer, Preflight
-from burnish.profile._moves import Taken, compiled_answer, half_answer, int8_answer, scaled
+from burnish.profile._moves import Known, Taken, compiled_answer, half_answer, int8_answer, scaled
 from burnish.profile._preflight import ESTIMATED, IMPOSSIBLE, MEASURED, worth
 from burnish.profile._representatives import Representative, halved, representatives
 from burnish.profile._samples import Compiled, Sample
@@ -85,7 +86,7 @@ def test_int8_is_foreseen_against_what_runs_today() -> None:
     chosen = [Representative(linear(64), ("a", "b"))]
     sampled = Sample((2.0,), (0.5,), (0.5,), 0.0, None)
     base = Ratio(0.5, 0.4, 0.6, False)  # the runtime against eager
-    answer = int8_answer("openvino", TAKEN, base, chosen, SHAPES, sampled)
+    answer = int8_answer(Known("openvino", TAKEN, base, chosen, SHAPES, sampled))
     assert answer.move == "int8 in openvino"
     assert answer.how == ESTIMATED
     assert answer.factor is not None
@@ -96,19 +97,21 @@ def test_int8_is_foreseen_against_what_runs_today() -> None:
 
 
 def test_what_has_no_answer_says_why() -> None:
-    none = int8_answer("openvino", TAKEN, NOW, [], SHAPES, None)
+    none = int8_answer(Known("openvino", TAKEN, NOW, [], SHAPES, None))
     assert none.how == IMPOSSIBLE
     assert "no convolution and no linear layer" in none.answer
     chosen = [Representative(linear(64), ("a", "b"))]
     refused = Sample((2.0,), (0.5,), None, 0.0, "no kernel for it")
-    assert "no kernel for it" in int8_answer("x", TAKEN, NOW, chosen, SHAPES, refused).answer
-    assert half_answer("x", TAKEN, NOW, chosen, SHAPES, None).factor is None
+    known = Known("x", TAKEN, NOW, chosen, SHAPES, refused)
+    assert "no kernel for it" in int8_answer(known).answer
+    assert half_answer(replace(known, sampled=None)).factor is None
     assert "no compiler" in compiled_answer(Compiled(None, 0.0, "no compiler")).answer
 
 
 def test_fewer_channels_are_never_the_first_move() -> None:
     chosen = [Representative(linear(64), ("a", "b"))]
-    answer = half_answer("x", TAKEN, NOW, chosen, SHAPES, Sample((2.0,), (0.1,), None, 0.0, None))
+    sampled = Sample((2.0,), (0.1,), None, 0.0, None)
+    answer = half_answer(Known("x", TAKEN, NOW, chosen, SHAPES, sampled))
     assert answer.factor is not None
     assert answer.factor.value < 0.5
     assert Preflight("eager float32", 1, 2, 1.0, (answer,)).first_move is None

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from burnish.errors import InvalidInput
+from burnish.goal import Inputs
 from burnish.graph import trace
 from burnish.profile import preflight
 from burnish.profile._latency_graph import inputs_of
@@ -71,6 +72,12 @@ def test_a_model_without_layers() -> None:
     assert found.reference == "onnxruntime float32"
     assert by_move["int8 in onnxruntime"].how == IMPOSSIBLE
     assert by_move["compiled by inductor"].how == IMPOSSIBLE
+
+
+def test_without_a_batch_axis_there_is_no_larger_batch() -> None:
+    inputs = Inputs(torch.zeros(2, 8), batch_axis=None)
+    found = preflight(nn.ReLU(), inputs, runtimes=("onnxruntime",), compiling=False, seconds=0.2)
+    assert not [one.move for one in found.answers if one.move.startswith("batch")]
 
 
 def test_bad_settings_are_refused() -> None:

@@ -27,14 +27,15 @@ from burnish.errors import BurnishError, InvalidInput, MissingExtra, RuntimeFail
 from burnish.goal import Inputs
 from burnish.graph import Traced
 from burnish.hardware import Machine, detect
-from burnish.profile._call import arrays_at, check_settings, example_of, traced_at
+from burnish.profile._call import arrays_at, check_settings, example_of, has_batch, traced_at
 from burnish.profile._moves import (
+    Known,
     Taken,
     compiled_answer,
     half_answer,
     int8_answer,
     raced_answer,
-    ratio,
+    times,
 )
 from burnish.profile._preflight import IMPOSSIBLE, Answer, Preflight
 from burnish.profile._probe_workers import Workers
@@ -235,11 +236,11 @@ class _Asked:
         answers = []
         if single is not None:
             basis = f"Raced whole on {self.fastest}, which is fastest in float32"
-            factor = _product(single, base)
+            factor = times(single, base)
             move = f"1 thread in {self.fastest}"
             answers.append(raced_answer(move, "Would fewer threads do?", factor, basis))
         if per_sample is not None:
-            factor = _product(per_sample, base)
+            factor = times(per_sample, base)
             size = _LARGER * self.batch
             basis = f"Time for one sample of {size} in {self.fastest}; a call takes longer"
             move = f"batch {size} in {self.fastest}"
@@ -248,10 +249,9 @@ class _Asked:
 
     def _larger(self) -> Mapping[str, np.ndarray[Any, Any]] | None:
         """Inputs of eight times the batch; None where the model has no batch axis."""
-        try:
-            return arrays_at(self.traced, self.example, _LARGER * self.batch)
-        except InvalidInput:
+        if not has_batch(self.example):
             return None
+        return arrays_at(self.traced, self.example, _LARGER * self.batch)
 
     def operators(self) -> list[Answer]:
         """int8 and fewer channels, from representative operators."""
@@ -276,14 +276,19 @@ class _Asked:
             if self.chosen
             else {}
         )
-        answers = []
-        for name in runtimes:
-            known = (self.taken[name], self._factor(name), self.chosen, self.shapes)
-            answers.append(int8_answer(name, *known, found.get(name)))
+        known = {
+            name: Known(
+                name,
+                self.taken[name],
+                self._factor(name),
+                self.chosen,
+                self.shapes,
+                found.get(name),
+            )
+            for name in runtimes
+        }
         best = self.fastest if self.fastest in runtimes else runtimes[0]
-        known = (self.taken[best], self._factor(best), self.chosen, self.shapes)
-        answers.append(half_answer(best, *known, found.get(best)))
-        return answers
+        return [*map(int8_answer, known.values()), half_answer(known[best])]
 
     def compiling(self) -> Answer:
         """torch.compile, on the costliest operators."""
@@ -304,10 +309,6 @@ _QUESTIONS = {
     _BFLOAT16: ("bfloat16 in openvino", "Will bfloat16 help here?"),
     _CHANNELS_LAST: ("channels-last in eager", "Would another memory layout help?"),
 }
-
-
-def _product(one: Ratio, base: Ratio) -> Ratio:
-    return ratio(one.value * base.value, one.low * base.low, one.high * base.high, 1.0)
 
 
 def _in_turns(

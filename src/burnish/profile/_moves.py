@@ -36,6 +36,27 @@ class Taken:
     operators: Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Known:
+    """What an estimate for one runtime starts from.
+
+    Attributes:
+        runtime: its name.
+        taken: a whole run in float.
+        base: its time over that of what runs now.
+        chosen: the representatives.
+        shapes: every operator of the model by its name.
+        sampled: the representatives as timed; None where that failed.
+    """
+
+    runtime: str
+    taken: Taken
+    base: Ratio
+    chosen: Sequence[Representative]
+    shapes: Mapping[str, OpShape]
+    sampled: Sample | None
+
+
 def scaled(
     taken: Taken,
     chosen: Sequence[Representative],
@@ -68,12 +89,9 @@ def scaled(
     value = known + mean * alike + probably
     low = (1 - _SAMPLING) * known + min(factors) * alike + best
     high = (1 + _SAMPLING) * known + max(factors) * alike + worst + at_worst
-    return ratio(value, min(low, value), max(high, value), taken.total)
-
-
-def ratio(value: float, low: float, high: float, over: float) -> Ratio:
-    """A ratio that is reliable as far as it goes: its range says how far."""
-    return Ratio(value / over, low / over, high / over, False)
+    total = taken.total
+    # Reliable as far as it goes: the range says how far.
+    return Ratio(value / total, min(low, value) / total, max(high, value) / total, False)
 
 
 def times(one: Ratio, other: Ratio) -> Ratio:
@@ -86,15 +104,9 @@ def times(one: Ratio, other: Ratio) -> Ratio:
     )
 
 
-def int8_answer(
-    runtime: str,
-    taken: Taken,
-    base: Ratio,
-    chosen: Sequence[Representative],
-    shapes: Mapping[str, OpShape],
-    sampled: Sample | None,
-) -> Answer:
+def int8_answer(known: Known) -> Answer:
     """Will static int8 help in this runtime?"""
+    runtime, chosen, sampled = known.runtime, known.chosen, known.sampled
     move, question = f"int8 in {runtime}", "Will int8 help here?"
     if not chosen:
         why = "the model has no convolution and no linear layer: int8 would leave it in float"
@@ -105,9 +117,10 @@ def int8_answer(
         return Answer(move, question, told, None, IMPOSSIBLE, "Tried on representative operators")
     factors = [i / f for i, f in zip(sampled.int8, sampled.float32, strict=True)]
     named = [name for one in chosen for name in one.names]
+    taken = known.taken
     share = math.fsum(taken.operators.get(name, 0.0) for name in named) / taken.total
-    own = scaled(taken, chosen, shapes, factors, _REST_IN_INT8, sampled.crossing)
-    factor = times(own, base)
+    own = scaled(taken, chosen, known.shapes, factors, _REST_IN_INT8, sampled.crossing)
+    factor = times(own, known.base)
     spread = f"{min(factors):.2f} to {max(factors):.2f} of their time in float"
     basis = (
         f"{_number(len(chosen))} with {share:.0%} of the time in {runtime} take {spread}; "
@@ -118,21 +131,16 @@ def int8_answer(
     return Answer(move, question, worth(factor), factor, ESTIMATED, basis)
 
 
-def half_answer(
-    runtime: str,
-    taken: Taken,
-    base: Ratio,
-    chosen: Sequence[Representative],
-    shapes: Mapping[str, OpShape],
-    sampled: Sample | None,
-) -> Answer:
+def half_answer(known: Known) -> Answer:
     """Would fewer channels help?"""
-    move, question = f"half the channels in {runtime}", "Would fewer channels help?"
+    chosen, sampled = known.chosen, known.sampled
+    move, question = f"half the channels in {known.runtime}", "Would fewer channels help?"
     if not chosen or sampled is None:
         told = "No layer here has channels to halve that could be timed"
         return Answer(move, question, told, None, IMPOSSIBLE, "Read off the model", False)
     factors = [h / f for h, f in zip(sampled.half, sampled.float32, strict=True)]
-    factor = times(scaled(taken, chosen, shapes, factors, _REST_AT_HALF), base)
+    own = scaled(known.taken, chosen, known.shapes, factors, _REST_AT_HALF)
+    factor = times(own, known.base)
     basis = (
         f"{_number(len(chosen))} at half their width take {min(factors):.2f} to "
         f"{max(factors):.2f} of their time; quality is to be trained back"
