@@ -93,7 +93,7 @@ class Crew:
         except RuntimeFailed:
             self.close()
             raise
-        time.sleep(_SPINS_ON.get(self._artifact.runtime, 0.0))
+        _rest(self._artifact)
         return seconds
 
     def _together(self, inputs: Inputs, runs: int) -> Array:
@@ -122,6 +122,10 @@ class Crew:
         """End them all."""
         while self._workers:
             self._workers.pop().close()
+
+
+def _rest(artifact: Artifact) -> None:
+    time.sleep(_SPINS_ON.get(artifact.runtime, 0.0))
 
 
 def overlapping(spans: Sequence[Array]) -> Array:
@@ -155,6 +159,27 @@ class Process:
 
     def close(self) -> None:
         self._crew.close()
+
+
+class Loaned:
+    """A worker that somebody else started and will end, with its inputs."""
+
+    def __init__(self, worker: Worker, inputs: Inputs) -> None:
+        self._worker = worker
+        self._inputs = inputs
+        worker.prepare(inputs)
+        self.load_seconds = worker.load_seconds
+
+    def time(self, runs: int) -> Array:
+        seconds = self._worker.time(self._inputs, repeats=runs + 1)[1:]
+        _rest(self._worker.artifact)
+        return seconds
+
+    def memory_bytes(self) -> int:
+        return self._worker.memory_bytes()
+
+    def close(self) -> None:
+        pass
 
 
 class MadeUp:

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from burnish.bench._entrant import Clock, Crew, Entrant, Inputs, MadeUp, Process
+from burnish.bench._entrant import Clock, Crew, Entrant, Inputs, Loaned, MadeUp, Process
 from burnish.bench._field import Entry, Field, Progress, Terms
 from burnish.bench._result import Race
-from burnish.bundle import Artifact
+from burnish.bundle import Artifact, Worker
 from burnish.errors import InvalidInput
 
 
@@ -35,13 +35,15 @@ def race(
     batch: int = 1,
     progress: Progress | None = None,
     clock: Clock | None = None,
+    workers: Mapping[str, Worker] | None = None,
     timeout: float = 120.0,
 ) -> Race:
     """Race `artifacts` on the same `inputs` (arrays by name, holding `batch` samples).
 
     Takes about `seconds` beyond loading, or as long as the fewest rounds take (8 at the default
     confidence). `progress` is told the share done, 0 to 1. `clock(artifact, inputs, runs)` replaces
-    all timing. `timeout` is the longest silence before an artifact counts as hung.
+    all timing. `workers` are those of artifacts that are loaded already, by label; they stay with
+    the caller. `timeout` is the longest silence before an artifact counts as hung.
 
     An artifact that fails (crashes, hangs, is refused or damaged) is a `Timing` with `failed` set;
     the race goes on without it. Raises `InvalidInput` for inputs that do not fit an artifact and
@@ -53,15 +55,19 @@ def race(
         raise InvalidInput(f"batch={batch}: use 1 or more")
     terms = Terms(seconds, confidence, seed, progress)
 
-    def entry(artifact: Artifact) -> Entry:
+    loaned = workers or {}
+
+    def entry(label: str, artifact: Artifact) -> Entry:
         def start() -> Entrant:
             if clock is not None:
                 return MadeUp(artifact, inputs, clock)
+            if label in loaned:
+                return Loaned(loaned[label], inputs)
             return Process(Crew(artifact, 1, timeout), inputs)
 
         return Entry(artifact, batch, start)
 
-    field = Field({label: entry(artifact) for label, artifact in artifacts.items()})
+    field = Field({label: entry(label, artifact) for label, artifact in artifacts.items()})
     try:
         field.run(terms)
     finally:

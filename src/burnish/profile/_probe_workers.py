@@ -2,14 +2,13 @@
 
 `bench.race` starts a worker for each artifact. A probe has several questions to the same artifacts,
 and torch takes seconds to load; so it loads them itself, while the next ones are still exported,
-and hands the race their clock. What fails (refused, crashed, hung) is out, with its reason, and the
+and lends them to the race. What fails (refused, crashed, hung) is out, with its reason, and the
 others go on.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +23,6 @@ from burnish.runtimes import Artifact
 _AT_ONCE = 2
 _CONFIDENCE = 0.95
 _ANOTHER = 0.5  # an answer as far off as this is another answer
-_REST = 0.01  # seconds that eager's threads go on spinning after a run; see `bench`
 
 
 class Workers:
@@ -112,15 +110,13 @@ class Workers:
         if not labels:
             return Race((), {}, _CONFIDENCE)
         field = {label: self._artifacts[label] for label in labels}
-
-        def clock(artifact: Artifact, inputs: Mapping[str, Any], runs: int) -> Any:
-            label = next(label for label, other in field.items() if other is artifact)
-            taken = self._workers[label].time(inputs, repeats=runs)
-            time.sleep(_REST if artifact.runtime == "eager" else 0.0)
-            return np.asarray(taken)
-
         return race(
-            field, inputs, seconds=seconds, confidence=_CONFIDENCE, clock=clock, progress=told
+            field,
+            inputs,
+            seconds=seconds,
+            confidence=_CONFIDENCE,
+            progress=told,
+            workers=self._workers,
         )
 
     def close(self) -> None:
