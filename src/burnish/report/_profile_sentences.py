@@ -133,7 +133,10 @@ def _bound(spent: Spent) -> str:
     known = sorted(spent.bounds.items(), key=lambda one: -one[1])
     told = [(percent(spent.share(s)), name) for name, s in known if s > 0 and name != UNBOUND]
     if not told:
-        return "What bounds the operators is not known: that takes a probe of the machine (burnish profile --probe)."
+        return (
+            "What bounds the operators is not known: that takes a probe of the machine "
+            "(burnish profile --probe)."
+        )
     (share, name), *others = told
     first = f"{share} of the time is bound by {name}"
     return f"{_listed([first, *(f'{share} by {name}' for share, name in others)])}."
