@@ -4,6 +4,12 @@ The precision hint is always set: left alone, OpenVINO computes a float32 model 
 the machine has the instructions, and a comparison would be of two different things. It is read
 back after compiling, and a runtime that did not take it is refused. One stream, tuned for latency.
 
+A model with a free batch is compiled for the sizes it is called with, when it meets them
+(`prepare`): where sizes are free, OpenVINO works out every kernel's shapes in every run, which
+takes 5 to 16 % of it on networks of 0.6 to 18 ms (docs/log.md). The first two sizes are compiled
+for; any others share one compilation with free sizes, so that texts of every length do not fill
+the memory.
+
 Times per kernel come from a second, profiled compilation, whose graph also tells which nodes of the
 file each kernel was made of. OpenVINO's counters only give the mean of all runs so far, cut to
 whole microseconds twice, run by run and as a mean: what the warm-up took is subtracted, and half a
@@ -20,7 +26,7 @@ helper is left behind when the worker is killed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,13 +35,17 @@ import openvino  # the loader has marked openvino_telemetry as absent before thi
 from burnish.bundle._artifact import Artifact, OpTime
 from burnish.errors import Unsupported
 
+Sizes = tuple[tuple[int, ...], ...]
+
 _HINTS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 _CUT_OFF = 1e-6  # seconds
 _ORIGINALS = "originalLayersNames"
+_OWN_SIZES = 2  # that are compiled for
+_ANY: Sizes = ()
 
 
 class OpenvinoSession:
-    """See `Session`. Inputs are matched by name, outputs by position."""
+    """See `Preparing`. Inputs are matched by name, outputs by position."""
 
     def __init__(self, artifact: Artifact, threads: int) -> None:
         self._artifact = artifact
@@ -48,11 +58,22 @@ class OpenvinoSession:
                 f"OpenVINO has no device {artifact.options.device!r} here; it lists {listed}"
             )
         self._device = device
-        self._compiled = self._compile(profiled=False)
-        self._request = self._compiled.create_infer_request()
-        self._order = self._match()
+        self._order = self._match(self._read())
+        self._requests: dict[Sizes, openvino.InferRequest] = {}
 
-    def _compile(self, *, profiled: bool) -> openvino.CompiledModel:
+    def _read(self) -> openvino.Model:
+        return self._core.read_model(str(self._artifact.folder / self._artifact.files[0]))
+
+    def prepare(self, inputs: list[np.ndarray[Any, Any]], alive: Callable[[], None]) -> None:
+        """Compile for the sizes of `inputs`, or once for all that come late."""
+        sizes = _sizes(inputs)
+        if sizes in self._requests or (len(self._requests) > _OWN_SIZES):
+            return
+        own = sizes if len(self._requests) < _OWN_SIZES else _ANY
+        alive()
+        self._requests[own] = self._compile(own, profiled=False).create_infer_request()
+
+    def _compile(self, sizes: Sizes, *, profiled: bool) -> openvino.CompiledModel:
         hint = _HINTS[self._artifact.options.execution]
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
@@ -61,16 +82,18 @@ class OpenvinoSession:
         }
         if self._device == "CPU":
             settings |= {"INFERENCE_NUM_THREADS": self._threads, "NUM_STREAMS": 1}
-        path = self._artifact.folder / self._artifact.files[0]
-        compiled = self._core.compile_model(str(path), self._device, settings)
+        model = self._read()
+        if sizes != _ANY:
+            model.reshape({port: list(sizes[at]) for port, at in enumerate(self._order)})
+        compiled = self._core.compile_model(model, self._device, settings)
         taken = compiled.get_property("INFERENCE_PRECISION_HINT")
         if taken != hint:
             raise Unsupported(f"OpenVINO takes {taken} on this machine where {hint} was asked for")
         return compiled
 
-    def _match(self) -> list[int]:
+    def _match(self, model: openvino.Model) -> list[int]:
         names = [port.name for port in self._artifact.inputs]
-        found = [sorted(port.get_names()) for port in self._compiled.inputs]
+        found = [sorted(port.get_names()) for port in model.inputs]
         order = []
         for index, aliases in enumerate(found):
             fitting = [names.index(alias) for alias in aliases if alias in names]
@@ -84,23 +107,25 @@ class OpenvinoSession:
             raise Unsupported(
                 f"{self._artifact.files[0]} takes the inputs {found}, the artifact says {names}"
             )
-        if len(self._compiled.outputs) != len(self._artifact.outputs):
+        if len(model.outputs) != len(self._artifact.outputs):
             raise Unsupported(
-                f"{self._artifact.files[0]} gives {len(self._compiled.outputs)} outputs, "
+                f"{self._artifact.files[0]} gives {len(model.outputs)} outputs, "
                 f"the artifact says {len(self._artifact.outputs)}"
             )
         return order
 
     def run(self, inputs: list[np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
+        request = self._requests.get(_sizes(inputs)) or self._requests[_ANY]
         feed = [inputs[index] for index in self._order]
-        results = self._request.infer(feed, share_inputs=True, share_outputs=True)
+        results = request.infer(feed, share_inputs=True, share_outputs=True)
         return [results[index] for index in range(len(results))]
 
     @contextlib.contextmanager
     def counting(self, inputs: list[np.ndarray[Any, Any]]) -> Iterator[OpenvinoCounter]:
         feed = [inputs[index] for index in self._order]
-        file = self._core.read_model(str(self._artifact.folder / self._artifact.files[0]))
-        yield OpenvinoCounter(self._compile(profiled=True), feed, file)
+        sizes = _sizes(inputs)
+        own = sizes if sizes in self._requests else _ANY
+        yield OpenvinoCounter(self._compile(own, profiled=True), feed, self._read())
 
 
 class OpenvinoCounter:
@@ -143,6 +168,10 @@ class OpenvinoCounter:
             kind = f"{item.node_type}:{item.exec_type}"
             found.append(OpTime(item.node_name, kind, seconds, *made.get(item.node_name, ((), ()))))
         return found
+
+
+def _sizes(inputs: list[np.ndarray[Any, Any]]) -> Sizes:
+    return tuple(array.shape for array in inputs)
 
 
 def _made(

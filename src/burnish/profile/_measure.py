@@ -73,7 +73,7 @@ def measure(
     done: dict[str, Measured] = {}
     with (
         tempfile.TemporaryDirectory(prefix="burnish-") as folder,
-        Workers(_artifacts(traced, Path(folder), terms, failed, progress)) as workers,
+        Workers(_artifacts(traced, Path(folder), terms, failed, progress), inputs) as workers,
     ):
         progress("racing the runtimes")
         found = workers.race(workers.labels, inputs, terms.seconds, lambda share: None)

@@ -28,11 +28,17 @@ _ANOTHER = 0.5  # an answer as far off as this is another answer
 class Workers:
     """A worker for each artifact, by label; a context manager. `reasons` tells who is out.
 
-    Each is loaded in the background as soon as `artifacts` has given it.
+    Each is loaded in the background as soon as `artifacts` has given it, and made ready for
+    `inputs`, where there are any: what compiles for their sizes does it then.
     """
 
-    def __init__(self, artifacts: Iterable[tuple[str, Artifact]]) -> None:
+    def __init__(
+        self,
+        artifacts: Iterable[tuple[str, Artifact]],
+        inputs: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    ) -> None:
         self.reasons: dict[str, str] = {}
+        self._inputs = inputs
         self._artifacts: dict[str, Artifact] = {}
         self._workers: dict[str, Any] = {}
         loading = []
@@ -47,10 +53,19 @@ class Workers:
             self.close()
             raise
 
+    def load(self, label: str, artifact: Artifact) -> None:
+        """One more, now."""
+        self._artifacts[label] = artifact
+        self._load(label)
+
     def _load(self, label: str) -> None:
         try:
-            self._workers[label] = runtimes.load(self._artifacts[label])
+            worker = self._workers[label] = runtimes.load(self._artifacts[label])
+            if self._inputs is not None:
+                worker.prepare(self._inputs)
         except BurnishError as error:
+            if label in self._workers:
+                self._put_out(label, error)
             self.reasons[label] = self._words(label, error)
 
     @property
