@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from burnish.bundle._onnx_graph import Graph, Made, Node, made_of, read_graph
+from burnish.bundle._onnx_recording import recording_seconds
 from burnish.bundle._onnxruntime import kernel_seconds
 from burnish.errors import Damaged
 from tests.bundle import models
@@ -177,3 +178,14 @@ def test_each_runs_kernels_are_kept_apart_and_bodies_counted_once() -> None:
     assert runs[0]["inside", "Add"] == pytest.approx(7e-6 + 2 * half)
     assert runs[0]["loop", "Loop"] == pytest.approx(12e-6 + half - 7e-6 - 2 * half)
     assert runs[1] == {("a", "Conv"): pytest.approx(7e-6 + half)}
+
+
+def test_what_recording_takes_is_taken_off_each_kernel() -> None:
+    events = [event("a", "Conv", 10, 50), event("b", "Relu", 70, 2), RUN]
+    (run,) = kernel_seconds(events, recording=4e-6)
+    assert run["a", "Conv"] == pytest.approx(46.5e-6)
+    assert run["b", "Relu"] == 0.0  # not below
+
+
+def test_recording_takes_microseconds() -> None:
+    assert 0 < recording_seconds(1) < 1e-4

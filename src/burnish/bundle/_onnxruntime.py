@@ -8,8 +8,9 @@ setting, 0.02 ms with it (OpenVINO: 0.5 ms). Within a run they spin as usual.
 Times per kernel come from the profile of a second session, because profiling slows a session down
 for good. It also saves the graph as onnxruntime rewrote it, from which `_onnx_graph` tells what
 each kernel is made of. The profile's clock is cut to whole microseconds; to each reading half of
-one is added, which is what was cut off on average. A kernel that runs others (a loop, a branch) is
-counted without them.
+one is added, which is what was cut off on average, and what recording itself adds to a kernel is
+measured (`_onnx_recording`) and taken off. A kernel that runs others (a loop, a branch) is counted
+without them.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ import onnxruntime
 from burnish.bundle._artifact import Artifact, OpTime
 from burnish.bundle._counts import middle_half
 from burnish.bundle._onnx_graph import Made, made_of, read_graph
+from burnish.bundle._onnx_recording import CUT_OFF, recording_seconds
 from burnish.errors import Unsupported
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
 _OPTIMIZED = "optimized.onnx"
 _KERNEL, _RUN = "_kernel_time", "model_run"  # events of a profile: a kernel has run, a model has
-_CUT_OFF = 0.5  # microseconds
 _RUN_OTHERS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 
 
@@ -84,7 +85,8 @@ class OnnxSession:
         feed = dict(zip(self._names, inputs, strict=True))
         with tempfile.TemporaryDirectory(prefix="burnish-") as folder:
             session = self._open(Path(folder))
-            yield OnnxCounter(session, feed, self._file, Path(folder) / _OPTIMIZED)
+            recording = recording_seconds(self._threads)
+            yield OnnxCounter(session, feed, self._file, Path(folder) / _OPTIMIZED, recording)
 
 
 class OnnxCounter:
@@ -96,9 +98,11 @@ class OnnxCounter:
         feed: dict[str, np.ndarray[Any, Any]],
         file: Path,
         optimized: Path,
+        recording: float,
     ) -> None:
         self._session = session
         self._feed = feed
+        self._recording = recording
         self._counted: list[bool] = []
         self._made = made_of(read_graph(file), read_graph(optimized))
 
@@ -108,7 +112,7 @@ class OnnxCounter:
 
     def times(self) -> list[OpTime]:
         events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
-        runs = kernel_seconds(events)
+        runs = kernel_seconds(events, self._recording)
         if len(runs) != len(self._counted):
             raise Unsupported(
                 f"onnxruntime's profile holds {len(runs)} of {len(self._counted)} runs: it keeps a "
@@ -133,8 +137,13 @@ def _provider(device: str) -> str:
     return provider
 
 
-def kernel_seconds(events: list[dict[str, Any]]) -> list[dict[tuple[str, str], float]]:
-    """Seconds of each kernel (name, kind) in each run of a profile, in the order of runs."""
+def kernel_seconds(
+    events: list[dict[str, Any]], recording: float = 0.0
+) -> list[dict[tuple[str, str], float]]:
+    """Seconds of each kernel (name, kind) in each run of a profile, in the order of runs.
+
+    `recording` seconds are taken off each kernel.
+    """
     runs: list[dict[tuple[str, str], float]] = []
     done: list[tuple[float, float]] = []  # start and length of this run's kernels, as they ended
     current: dict[tuple[str, str], float] = defaultdict(float)
@@ -146,13 +155,13 @@ def kernel_seconds(events: list[dict[str, Any]]) -> list[dict[tuple[str, str], f
         if event.get("cat") != "Node" or not event["name"].endswith(_KERNEL):
             continue
         kernel = event["name"].removesuffix(_KERNEL), event["args"]["op_name"]
-        start, length = event["ts"], event["dur"] + _CUT_OFF
+        start, length = event["ts"], event["dur"] + CUT_OFF
         inside = 0.0
         if kernel[1] in _RUN_OTHERS:
             while done and done[-1][0] >= start:
                 inside += done.pop()[1]
         done.append((start, length))
-        current[kernel] += max(0.0, length - inside) * 1e-6
+        current[kernel] += max(0.0, (length - inside) * 1e-6 - recording)
     return runs
 
 
