@@ -49,6 +49,7 @@ AMENDED = {
     ("bundle", "files"): "manifests and programs are written whole or not at all",
     ("bench", "files"): "a sweep is written whole or not at all",
     ("profile", "files"): "and so are profiles, probes and latency tables",
+    ("profile", "quantize"): "a preflight races the model in int8; an imitation misjudged it",
     ("recipe", "files"): "so are histories and run records",
     ("report", "files"): "and pages",
     ("bundle", "graph"): "a worker whose program uses our operators registers them (eager only)",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
 from burnish.bench import Ratio
 from burnish.errors import Damaged
 from burnish.profile import Answer, Preflight
-from burnish.profile._moves import Known, Taken, compiled_answer, half_answer, int8_answer, scaled
+from burnish.profile._moves import Known, Taken, compiled_answer, half_answer, scaled
 from burnish.profile._preflight import ESTIMATED, IMPOSSIBLE, MEASURED, worth
 from burnish.profile._representatives import Representative, halved, representatives
 from burnish.profile._samples import Compiled, Sample
@@ -77,40 +76,33 @@ def test_a_run_is_scaled_part_by_part() -> None:
     assert quarter.value == pytest.approx((6.5 / 4 + 1.5) / 8)
     assert quarter.low == pytest.approx((0.85 * 1.5 + 0.125 + 0.75) / 8)
     assert quarter.high == pytest.approx((1.15 * 1.5 + 0.125 + 3.0) / 8)
-    assert scaled(TAKEN, chosen, SHAPES, [0.25], (0.5, 1.0, 2.0), 8.0).high == pytest.approx(
-        quarter.high + 1.0
-    )
 
 
-def test_int8_is_foreseen_against_what_runs_today() -> None:
+def test_fewer_channels_are_foreseen_against_what_runs_today() -> None:
     chosen = [Representative(linear(64), ("a", "b"))]
-    sampled = Sample((2.0,), (0.5,), (0.5,), 0.0, None)
     base = Ratio(0.5, 0.4, 0.6, False)  # the runtime against eager
-    answer = int8_answer(Known("openvino", TAKEN, base, chosen, SHAPES, sampled))
-    assert answer.move == "int8 in openvino"
+    sampled = Sample((2.0,), (0.5,))
+    answer = half_answer(Known("openvino", TAKEN, base, chosen, SHAPES, sampled))
+    assert answer.move == "half the channels in openvino"
     assert answer.how == ESTIMATED
     assert answer.factor is not None
-    own = scaled(TAKEN, chosen, SHAPES, [0.25], (0.6, 0.95, 1.15))
+    own = scaled(TAKEN, chosen, SHAPES, [0.25], (0.45, 0.6, 0.95))
     assert answer.factor.value == pytest.approx(own.value * 0.5)
     assert answer.factor.high == pytest.approx(own.high * 0.6)
     assert answer.answer.startswith("Yes")
 
 
 def test_what_has_no_answer_says_why() -> None:
-    none = int8_answer(Known("openvino", TAKEN, NOW, [], SHAPES, None))
+    none = half_answer(Known("openvino", TAKEN, NOW, [], SHAPES, None))
     assert none.how == IMPOSSIBLE
-    assert "no convolution and no linear layer" in none.answer
-    chosen = [Representative(linear(64), ("a", "b"))]
-    refused = Sample((2.0,), (0.5,), None, 0.0, "no kernel for it")
-    known = Known("x", TAKEN, NOW, chosen, SHAPES, refused)
-    assert "no kernel for it" in int8_answer(known).answer
-    assert half_answer(replace(known, sampled=None)).factor is None
+    assert "No layer here has channels" in none.answer
+    assert none.factor is None
     assert "no compiler" in compiled_answer(Compiled(None, 0.0, "no compiler")).answer
 
 
 def test_fewer_channels_are_never_the_first_move() -> None:
     chosen = [Representative(linear(64), ("a", "b"))]
-    sampled = Sample((2.0,), (0.1,), None, 0.0, None)
+    sampled = Sample((2.0,), (0.1,))
     answer = half_answer(Known("x", TAKEN, NOW, chosen, SHAPES, sampled))
     assert answer.factor is not None
     assert answer.factor.value < 0.5

@@ -12,9 +12,9 @@ from burnish.errors import InvalidInput
 from burnish.goal import Inputs
 from burnish.graph import trace
 from burnish.profile import preflight
+from burnish.profile._in_int8 import in_int8
 from burnish.profile._latency_graph import inputs_of
 from burnish.profile._preflight import ESTIMATED, IMPOSSIBLE, MEASURED
-from burnish.profile._representatives import in_int8
 from burnish.runtimes import export, load
 
 
@@ -32,8 +32,11 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_representatives_really_run_in_int8(runtime: str, tmp_path: Path) -> None:
-    graph = in_int8(trace(Net(), (torch.zeros(2, 3, 16, 16),)))
+def test_one_call_is_enough_to_really_run_in_int8(runtime: str, tmp_path: Path) -> None:
+    refused: dict[str, str] = {}
+    call = (torch.randn(2, 3, 16, 16),)
+    ((name, graph),) = in_int8(trace(Net(), call), call, (runtime,), refused)
+    assert (name, refused) == (runtime, {})
     with load(export(graph, runtime, tmp_path, precision="int8")) as worker:
         kinds = [item.kind for item in worker.op_times(inputs_of(graph, 2), repeats=1)]
     inside = [kind for kind in kinds if "QLinearConv" in kind or "I8" in kind or "i8" in kind]
@@ -53,10 +56,14 @@ def test_it_answers_every_question() -> None:
     assert by_move["bfloat16 in openvino"].how in (MEASURED, IMPOSSIBLE)
     for runtime in ("onnxruntime", "openvino"):
         answer = by_move[f"int8 in {runtime}"]
-        assert answer.how == ESTIMATED
+        assert answer.how == MEASURED
         assert answer.factor is not None
-        assert answer.factor.low <= answer.factor.value <= answer.factor.high
-    assert sum(move.startswith(("half the channels", "batch 8")) for move in by_move) == 2
+        assert "quality is not known" in answer.basis
+    (half,) = (one for one in found.answers if one.move.startswith("half the channels"))
+    assert half.how == ESTIMATED
+    assert half.factor is not None
+    assert half.factor.low <= half.factor.value <= half.factor.high
+    assert sum(move.startswith("batch 8") for move in by_move) == 1
     assert "tracing the model" in told
 
 

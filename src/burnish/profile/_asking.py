@@ -1,18 +1,19 @@
 """Asking the machine what is worth trying with a model, in half a minute.
 
-    float artifacts of the model in every runtime, raced whole: runtime, bfloat16, memory layout
-    the fastest once more: on one thread, on a larger batch
-    a few representative operators in each runtime: int8, half the channels, compiling
+    the model in every runtime, raced whole: runtime, bfloat16, int8, memory layout
+    the fastest float32 once more: on one thread, on a larger batch
+    a few representative operators in that runtime: half the channels, compiling
 
-What can be run whole without deciding anything is run whole, and its answer is measured; what would
-need calibration, training or minutes of compiling is estimated from operators. Where something is
-refused or fails, that is the answer.
+What can be run whole is run whole, and its answer is measured: int8 too, for which any ranges will
+do as long as only time is asked for. What would need training or minutes of compiling is estimated
+from operators. Where something is refused or fails, that is the answer.
 
 Left out: dynamic int8 and weight-only forms (they save memory first of all), other devices.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from burnish.bench import Race, Ratio
@@ -28,28 +30,29 @@ from burnish.goal import Inputs
 from burnish.graph import Traced
 from burnish.hardware import Machine, detect
 from burnish.profile._call import arrays_at, check_settings, example_of, has_batch, traced_at
+from burnish.profile._in_int8 import in_int8
 from burnish.profile._moves import (
     Known,
     Taken,
     compiled_answer,
     half_answer,
-    int8_answer,
     raced_answer,
     times,
 )
 from burnish.profile._preflight import IMPOSSIBLE, Answer, Preflight
 from burnish.profile._probe_workers import Workers
 from burnish.profile._representatives import Representative, representatives
-from burnish.profile._samples import COUNTED, compiled, sample
-from burnish.profile._shape import shapes
+from burnish.profile._samples import COUNTED, Compiling, Sample, sample
+from burnish.profile._shape import macs, shapes
 from burnish.runtimes import Artifact, attribute, export
 
 Progress = Callable[[str], None]
 RUNTIMES = ("eager", "onnxruntime", "openvino")
 NOW = "eager"
 _CHANNELS_LAST, _BFLOAT16 = "eager channels-last", "openvino bfloat16"
+_INT8 = {name: f"{name} int8" for name in COUNTED}
 _LARGER = 8
-_TURNS, _TURN_SECONDS = 7, 0.05
+_TURNS, _TURN_SECONDS = 5, 0.05
 _COUNTS = (8, 100)
 _COUNTING = 0.3  # seconds
 
@@ -103,11 +106,21 @@ def preflight(
     traced = traced_at(model, example, batch)
     with tempfile.TemporaryDirectory(prefix="burnish-") as scratch:
         asked = _Asked(traced, example, batch, threads, seed, Path(scratch), told)
-        asked.race(_artifacts(asked, runtimes, machine), seconds)
-        answers = [*asked.whole(machine), *asked.fastest_otherwise(), *asked.operators()]
-        if compiling:
-            told("compiling a few operators")
-            answers.append(asked.compiling())
+        with contextlib.ExitStack() as stack:
+            compiled = None
+            if compiling:
+                told("compiling a few operators")
+                compiled = stack.enter_context(asked.compiling())
+            artifacts = asked.noted(_artifacts(asked, runtimes, machine))
+            with Workers(artifacts, asked.inputs) as workers:
+                if compiled is not None:
+                    compiled.wait()
+                asked.race(workers, seconds)
+                answers = [*asked.whole(machine), *asked.fastest_otherwise(workers)]
+            answers += asked.operators()
+            if compiled is not None:
+                told("racing what was compiled")
+                answers.append(compiled_answer(compiled.found()))
     took = time.monotonic() - start
     return Preflight(asked.now, batch, threads, took, tuple(answers))
 
@@ -119,7 +132,7 @@ def _silent(doing: str) -> None:
 def _artifacts(
     asked: _Asked, runtimes: Sequence[str], machine: Machine
 ) -> Iterator[tuple[str, Artifact]]:
-    """The float artifacts of the model, and the other ways two of them can be run."""
+    """The artifacts of the model in float, the other ways two of them can be run, and in int8."""
     for name in dict.fromkeys(runtimes):
         asked.told(f"exporting for {name}")
         try:
@@ -133,6 +146,20 @@ def _artifacts(
             yield _BFLOAT16, artifact.with_options(execution="bfloat16")
         if name == "eager" and any(len(slot.shape) == 4 for slot in asked.traced.inputs):
             yield _CHANNELS_LAST, artifact.with_options(layout="channels_last")
+    asked.told("quantizing with the ranges of one call")
+    call = tuple(torch.from_numpy(array) for array in asked.inputs.values())
+    refused: dict[str, str] = {}
+    for name, graph in in_int8(
+        asked.traced, call, [name for name in COUNTED if name in asked.artifacts], refused
+    ):
+        asked.told(f"exporting for {name} in int8")
+        try:
+            artifact = export(graph, name, asked.folder / _INT8[name], precision="int8")
+        except Unsupported as error:
+            refused[name] = str(error)
+        else:
+            yield _INT8[name], artifact.with_options(threads=asked.threads)
+    asked.refused |= {_INT8[name]: why for name, why in refused.items()}
 
 
 class _Asked:
@@ -160,19 +187,18 @@ class _Asked:
         self.taken: dict[str, Taken] = {}
         self.chosen: tuple[Representative, ...] = ()
         self.shapes = shapes(traced, batch)
+        self.inputs = arrays_at(traced, example, batch)
 
-    def race(self, artifacts: Iterator[tuple[str, Artifact]], seconds: float) -> None:
+    def race(self, workers: Workers, seconds: float) -> None:
         """Race whole models and read the counters of those that have them."""
-        inputs = arrays_at(self.traced, self.example, self.batch)
-        with Workers(self._noted(artifacts)) as workers:
-            self.told("racing whole models")
-            self.raced: Race = workers.race(workers.labels, inputs, seconds, lambda share: None)
-            self.refused |= workers.reasons
-            for timing in self.raced.timings:
-                if timing.failed is not None:
-                    self.refused[timing.label] = timing.failed
-                elif timing.label in COUNTED:
-                    self._count(timing.label, workers.worker(timing.label), timing.p50, inputs)
+        self.told("racing whole models")
+        self.raced: Race = workers.race(workers.labels, self.inputs, seconds, lambda share: None)
+        self.refused |= workers.reasons
+        for timing in self.raced.timings:
+            if timing.failed is not None:
+                self.refused[timing.label] = timing.failed
+            elif timing.label in COUNTED:
+                self._count(timing.label, workers.worker(timing.label), timing.p50)
         floats = [name for name in RUNTIMES if name in self.artifacts.keys() - self.refused]
         if not floats:
             raise RuntimeFailed(f"no runtime runs this model: {self.refused}", "refused")
@@ -180,16 +206,17 @@ class _Asked:
         self.reference = NOW if NOW in floats else self.fastest
         self.now = f"{self.reference} float32"
 
-    def _noted(self, artifacts: Iterator[tuple[str, Artifact]]) -> Iterator[tuple[str, Artifact]]:
+    def noted(self, artifacts: Iterator[tuple[str, Artifact]]) -> Iterator[tuple[str, Artifact]]:
+        """The same, each kept as it comes."""
         for label, artifact in artifacts:
             self.artifacts[label] = artifact
             yield label, artifact
 
-    def _count(self, label: str, worker: Any, whole: float, inputs: Mapping[str, Any]) -> None:
+    def _count(self, label: str, worker: Any, whole: float) -> None:
         fewest, most = _COUNTS
         repeats = max(fewest, min(most, round(_COUNTING / whole)))
         try:
-            counts = worker.count(inputs, repeats=repeats)
+            counts = worker.count(self.inputs, repeats=repeats)
         except RuntimeFailed:
             return
         given = attribute(counts.times, list(self.shapes))
@@ -199,16 +226,18 @@ class _Asked:
         return self.raced.ratio(label, self.reference)
 
     def whole(self, machine: Machine) -> list[Answer]:
-        """Other runtimes, bfloat16 and memory layout: raced as they are."""
+        """Other runtimes, bfloat16, memory layout and int8: raced as they are."""
         raced = f"Raced whole in turns, {self.threads} threads, batch {self.batch}"
+        made_up = f"{raced}, with the ranges of one call: what it does to quality is not known yet"
         answers = []
-        for name in (*COUNTED, _BFLOAT16, _CHANNELS_LAST):
+        for name in (*COUNTED, _BFLOAT16, _CHANNELS_LAST, *_INT8.values()):
             move, question = _QUESTIONS[name]
             if name in self.refused:
                 told = f"Not possible: {self.refused[name]}"
                 answers.append(Answer(move, question, told, None, IMPOSSIBLE, "Tried"))
             elif name in self.artifacts and name != self.reference:
-                answers.append(raced_answer(move, question, self._factor(name), raced))
+                basis = made_up if name in _INT8.values() else raced
+                answers.append(raced_answer(move, question, self._factor(name), basis))
         if "openvino" in self.artifacts and not machine.supports_bfloat16:
             move, question = _QUESTIONS[_BFLOAT16]
             told = "No: this machine has no instructions for it and would emulate it"
@@ -216,23 +245,21 @@ class _Asked:
             answers.append(Answer(move, question, told, None, IMPOSSIBLE, basis))
         return answers
 
-    def fastest_otherwise(self) -> list[Answer]:
+    def fastest_otherwise(self, workers: Workers) -> list[Answer]:
         """The fastest float32 artifact on one thread, and on a larger batch."""
-        artifact, base = self.artifacts[self.fastest], self._factor(self.fastest)
-        fields = {"all": artifact}
-        if self.threads > 1:
-            fields["one"] = artifact.with_options(threads=1)
         self.told(f"{self.fastest} on one thread, and on a larger batch")
-        few = arrays_at(self.traced, self.example, self.batch)
+        now = (self.fastest, self.inputs)
         many = self._larger()
         single: Ratio | None = None
         per_sample: Ratio | None = None
-        with Workers(fields.items()) as workers:
-            if "one" in workers.labels and "all" in workers.labels:
-                single = _in_turns(workers, ("one", few), ("all", few), 1.0)
-            if many is not None and "all" in workers.labels:
-                growth = 1 / _LARGER
-                per_sample = _in_turns(workers, ("all", many), ("all", few), growth)
+        if self.threads > 1:
+            alone = f"{self.fastest} on one thread"
+            workers.load(alone, self.artifacts[self.fastest].with_options(threads=1))
+            if alone in workers.labels:
+                single = _in_turns(workers, (alone, self.inputs), now, 1.0)
+        if many is not None:
+            per_sample = _in_turns(workers, (self.fastest, many), now, 1 / _LARGER)
+        base = self._factor(self.fastest)
         answers = []
         if single is not None:
             basis = f"Raced whole on {self.fastest}, which is fastest in float32"
@@ -254,7 +281,7 @@ class _Asked:
         return arrays_at(self.traced, self.example, _LARGER * self.batch)
 
     def operators(self) -> list[Answer]:
-        """int8 and fewer channels, from representative operators."""
+        """Fewer channels, from representative operators."""
         runtimes = [name for name in COUNTED if name in self.taken]
         if not runtimes:
             return []
@@ -263,43 +290,31 @@ class _Asked:
             for name in self.shapes
         }
         self.chosen = representatives(self.shapes, shares)
-        self.told(f"{len(self.chosen)} representative operators in float and int8")
-        found = (
-            sample(
-                self.chosen,
-                runtimes,
-                batch=self.batch,
-                threads=self.threads,
-                seed=self.seed,
-                folder=self.folder,
-            )
-            if self.chosen
-            else {}
-        )
-        known = {
-            name: Known(
-                name,
-                self.taken[name],
-                self._factor(name),
-                self.chosen,
-                self.shapes,
-                found.get(name),
-            )
-            for name in runtimes
-        }
         best = self.fastest if self.fastest in runtimes else runtimes[0]
-        return [*map(int8_answer, known.values()), half_answer(known[best])]
+        base = self._factor(best)
+        known = Known(best, self.taken[best], base, self.chosen, self.shapes, self._sample(best))
+        return [half_answer(known)]
 
-    def compiling(self) -> Answer:
-        """torch.compile, on the costliest operators."""
-        return compiled_answer(
-            compiled(
-                self.chosen,
-                batch=self.batch,
-                threads=self.threads,
-                seed=self.seed,
-                folder=self.folder,
-            )
+    def _sample(self, runtime: str) -> Sample | None:
+        """The representatives timed; None where there are none or they cannot be."""
+        if not self.chosen:
+            return None
+        self.told(f"{len(self.chosen)} representative operators in {runtime}")
+        terms = {"batch": self.batch, "threads": self.threads, "seed": self.seed}
+        try:
+            return sample(self.chosen, runtime, folder=self.folder, **terms)
+        except BurnishError:
+            return None
+
+    def compiling(self) -> Compiling:
+        """torch.compile, on the operators with the most multiply-accumulates: begun."""
+        work = {name: float(macs(shape) or 0) for name, shape in self.shapes.items()}
+        return Compiling(
+            representatives(self.shapes, work),
+            batch=self.batch,
+            threads=self.threads,
+            seed=self.seed,
+            folder=self.folder,
         )
 
 
@@ -308,6 +323,7 @@ _QUESTIONS = {
     "openvino": ("float32 in openvino", "Would another runtime help?"),
     _BFLOAT16: ("bfloat16 in openvino", "Will bfloat16 help here?"),
     _CHANNELS_LAST: ("channels-last in eager", "Would another memory layout help?"),
+    **{label: (f"int8 in {name}", "Will int8 help here?") for name, label in _INT8.items()},
 }
 
 

@@ -1,12 +1,12 @@
-"""From what was measured to answers: what int8, fewer channels or another runtime would do.
+"""From what was measured to answers: what another form, fewer channels or compiling would do.
 
-What was run whole is answered with what the race found. For the rest, a run's time is taken apart:
-operators that representatives stand for are scaled by their representative's factor; operators of
-the same kinds beside them by the mean factor; everything else (elementwise operators, handing over)
-by a range that is stated here. The ends of the range take all uncertain parts at their ends at
-once, so it is wider than the error to expect.
+What was run whole is answered with what the race found. For fewer channels, a run's time is taken
+apart: operators that representatives stand for are scaled by their representative's factor;
+operators of the same kinds beside them by the mean factor; everything else (elementwise operators,
+handing over) by a range that is stated here. The ends of the range take all uncertain parts at
+their ends at once, so it is wider than the error to expect.
 
-Left out: what a runtime gains or loses by fusing differently in another type.
+Left out: what compiling gains by fusing the operators between layers.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from burnish.profile._representatives import Representative, weighted
 from burnish.profile._samples import Compiled, Sample
 from burnish.profile._shape import OpShape
 
-# What a change does to all that no representative stands for: at best, probably, at worst.
-_REST_IN_INT8 = (0.6, 0.95, 1.15)
+# What half the width does to all that no representative stands for: at best, probably, at worst.
 _REST_AT_HALF = (0.45, 0.6, 0.95)
 _SAMPLING = 0.15  # how far a representative's factor may be off where it stands
-_LITTLE = 0.05  # of the time
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,6 @@ def scaled(
     shapes: Mapping[str, OpShape],
     factors: Sequence[float],
     rest: tuple[float, float, float],
-    at_worst: float = 0.0,
 ) -> Ratio:
     """Time of a run after its representatives change by `factors`, over its time before.
 
@@ -73,7 +70,6 @@ def scaled(
         shapes: every operator of the model.
         factors: of each representative.
         rest: what happens to everything else: at best, probably, at worst.
-        at_worst: seconds that may come on top.
     """
     named = {name for one in chosen for name in one.names}
     weights = [math.fsum(taken.operators.get(n, 0.0) for n in one.names) for one in chosen]
@@ -88,7 +84,7 @@ def scaled(
     best, probably, worst = (part * remaining for part in rest)
     value = known + mean * alike + probably
     low = (1 - _SAMPLING) * known + min(factors) * alike + best
-    high = (1 + _SAMPLING) * known + max(factors) * alike + worst + at_worst
+    high = (1 + _SAMPLING) * known + max(factors) * alike + worst
     total = taken.total
     # Reliable as far as it goes: the range says how far.
     return Ratio(value / total, min(low, value) / total, max(high, value) / total, False)
@@ -102,33 +98,6 @@ def times(one: Ratio, other: Ratio) -> Ratio:
         one.high * other.high,
         one.unreliable or other.unreliable,
     )
-
-
-def int8_answer(known: Known) -> Answer:
-    """Will static int8 help in this runtime?"""
-    runtime, chosen, sampled = known.runtime, known.chosen, known.sampled
-    move, question = f"int8 in {runtime}", "Will int8 help here?"
-    if not chosen:
-        why = "the model has no convolution and no linear layer: int8 would leave it in float"
-        return Answer(move, question, f"No: {why}", None, IMPOSSIBLE, "Read off the model")
-    if sampled is None or sampled.int8 is None:
-        reason = None if sampled is None else sampled.reason
-        told = f"{runtime} refused a few of its operators in int8: {reason or 'no reason given'}"
-        return Answer(move, question, told, None, IMPOSSIBLE, "Tried on representative operators")
-    factors = [i / f for i, f in zip(sampled.int8, sampled.float32, strict=True)]
-    named = [name for one in chosen for name in one.names]
-    taken = known.taken
-    share = math.fsum(taken.operators.get(name, 0.0) for name in named) / taken.total
-    own = scaled(taken, chosen, known.shapes, factors, _REST_IN_INT8, sampled.crossing)
-    factor = times(own, known.base)
-    spread = f"{min(factors):.2f} to {max(factors):.2f} of their time in float"
-    basis = (
-        f"{_number(len(chosen))} with {share:.0%} of the time in {runtime} take {spread}; "
-        "the rest is assumed to stay about as it is"
-    )
-    if share < _LITTLE:
-        basis += ": there is little for int8 to speed up"
-    return Answer(move, question, worth(factor), factor, ESTIMATED, basis)
 
 
 def half_answer(known: Known) -> Answer:

@@ -1,9 +1,7 @@
-"""Representative operators timed in the runtimes: in float, in int8, at half their width, compiled.
+"""Representative operators timed in a runtime: as they are, at half their width, compiled.
 
-Every graph of them goes the way a model goes, through export into a worker of its own, and is read
-by the runtime's counters there, a few times over; the median counts. What the counters give to no
-operator of the graph is what enters and leaves it: in int8 that is quantizing the inputs and
-dequantizing the results, which inside a network is fused away where the neighbour is int8, too.
+A graph of them goes the way a model goes, through export into a worker of its own, and is read by
+the runtime's counters there, a few times over; the median counts.
 
 Compiling is tried on eager's terms: the same few operators, eager and compiled, raced whole.
 
@@ -12,19 +10,19 @@ Left out: what a fusion of neighbours would gain.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from burnish.bench import Ratio
-from burnish.errors import BurnishError, RuntimeFailed
+from burnish.errors import BurnishError
 from burnish.profile._branches import branch_seconds
 from burnish.profile._latency_graph import inputs_of, side_by_side
 from burnish.profile._probe_workers import Workers
-from burnish.profile._representatives import Representative, halved, in_int8
-from burnish.runtimes import Artifact, export
+from burnish.profile._representatives import Representative, halved
+from burnish.runtimes import export, load
 
 COUNTED = ("onnxruntime", "openvino")
 _COMPILED = 3  # operators: each costs seconds
@@ -33,17 +31,10 @@ _RACE = 0.6  # seconds
 
 @dataclass(frozen=True)
 class Sample:
-    """The representatives in one runtime: seconds of each in float, in int8, at half the width.
-
-    `crossing` is what going into and out of int8 costs all of them together. `int8` is None where
-    the runtime refused, with the `reason`.
-    """
+    """Seconds of each representative in a runtime, as it is and at half its width."""
 
     float32: tuple[float, ...]
     half: tuple[float, ...]
-    int8: tuple[float, ...] | None
-    crossing: float
-    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -57,82 +48,73 @@ class Compiled:
 
 def sample(
     chosen: Sequence[Representative],
-    runtimes: Sequence[str],
+    runtime: str,
     *,
     batch: int,
     threads: int,
     seed: int,
     folder: Path,
-) -> dict[str, Sample]:
-    """Time the representatives in each of `runtimes`; those that fail are not in the result."""
+) -> Sample:
+    """Time the representatives in a runtime. Raises what exporting or running them raises."""
     shapes = [one.shape for one in chosen]
-    floats = side_by_side([*shapes, *map(halved, shapes)], batch, seed)
-    plain = side_by_side(shapes, batch, seed)
-    graphs = {"float32": floats, "int8": in_int8(plain)}
-    reasons: dict[str, str] = {}
-
-    def artifacts() -> Iterator[tuple[str, Artifact]]:
-        for runtime, (precision, graph) in itertools.product(runtimes, graphs.items()):
-            label = f"{runtime} {precision}"
-            try:
-                artifact = export(graph, runtime, folder / label, precision=precision)
-            except BurnishError as error:
-                reasons[label] = str(error)
-            else:
-                yield label, artifact.with_options(threads=threads)
-
-    found: dict[str, tuple[list[float], float]] = {}
-    with Workers(artifacts()) as workers:
-        reasons |= workers.reasons
-        for label in workers.labels:
-            graph = graphs[label.split()[1]]
-            num = len(graph.outputs)
-            try:
-                found[label] = branch_seconds(workers.worker(label), graph, num, batch)
-            except RuntimeFailed as error:
-                reasons[label] = str(error)
-    samples = {}
-    for runtime in runtimes:
-        if f"{runtime} float32" not in found:
-            continue
-        seconds, _ = found[f"{runtime} float32"]
-        in_integers = found.get(f"{runtime} int8")
-        samples[runtime] = Sample(
-            float32=tuple(seconds[: len(shapes)]),
-            half=tuple(seconds[len(shapes) :]),
-            int8=None if in_integers is None else tuple(in_integers[0]),
-            crossing=0.0 if in_integers is None else in_integers[1],
-            reason=reasons.get(f"{runtime} int8"),
-        )
-    return samples
+    graph = side_by_side([*shapes, *map(halved, shapes)], batch, seed)
+    artifact = export(graph, runtime, folder / f"{runtime} representatives")
+    with load(artifact.with_options(threads=threads)) as worker:
+        seconds, _ = branch_seconds(worker, graph, 2 * len(shapes), batch)
+    return Sample(tuple(seconds[: len(shapes)]), tuple(seconds[len(shapes) :]))
 
 
-def compiled(
-    chosen: Sequence[Representative], *, batch: int, threads: int, seed: int, folder: Path
-) -> Compiled:
-    """Race a few representatives in eager against the same compiled by inductor."""
-    if not chosen:
-        return Compiled(None, 0.0, "no convolution and no linear layer to try it on")
-    graph = side_by_side([one.shape for one in chosen[:_COMPILED]], batch, seed)
-    artifacts = {}
-    try:
-        for runtime in ("eager", "inductor"):
-            artifact = export(graph, runtime, folder / f"compiled {runtime}")
-            artifacts[runtime] = artifact.with_options(threads=threads)
-    except BurnishError as error:
-        return Compiled(None, 0.0, str(error))
-    inputs: Mapping[str, Any] = inputs_of(graph, batch)
-    with Workers(artifacts.items()) as workers:
-        took = 0.0
-        if "inductor" in workers.labels:
-            try:
-                workers.worker("inductor").prepare(inputs)
-                took = workers.worker("inductor").load_seconds
-            except RuntimeFailed as error:
-                return Compiled(None, 0.0, str(error))
-        race = workers.race(workers.labels, inputs, _RACE, lambda share: None)
-        reasons = workers.reasons
-    try:
-        return Compiled(race.ratio("inductor", "eager"), took, None)
-    except BurnishError as error:
-        return Compiled(None, took, "; ".join(reasons.values()) or str(error))
+class Compiling:
+    """Compiling a few representatives while something else is done; a context manager.
+
+    Exporting is done at once. A worker compiles in the background; `wait` until it has before
+    anything is timed. `found` races it against the same operators in eager.
+    """
+
+    def __init__(
+        self, chosen: Sequence[Representative], *, batch: int, threads: int, seed: int, folder: Path
+    ) -> None:
+        self._reason = ""
+        self._pool = ThreadPoolExecutor(1)
+        self._loading: Future[Workers] | None = None
+        if not chosen:
+            self._reason = "no convolution and no linear layer to try it on"
+            return
+        graph = side_by_side([one.shape for one in chosen[:_COMPILED]], batch, seed)
+        artifacts = {}
+        try:
+            for runtime in ("eager", "inductor"):
+                artifact = export(graph, runtime, folder / f"compiled {runtime}")
+                artifacts[runtime] = artifact.with_options(threads=threads)
+        except BurnishError as error:
+            self._reason = str(error)
+            return
+        self._inputs: Mapping[str, Any] = inputs_of(graph, batch)
+        self._loading = self._pool.submit(Workers, artifacts.items(), self._inputs)
+
+    def wait(self) -> None:
+        """Until compiling is over, well or not."""
+        if self._loading is not None:
+            self._loading.result()
+
+    def found(self) -> Compiled:
+        """What it brings, raced now."""
+        if self._loading is None:
+            return Compiled(None, 0.0, self._reason)
+        workers = self._loading.result()
+        if "inductor" not in workers.labels:
+            return Compiled(None, 0.0, workers.reasons["inductor"])
+        took = workers.worker("inductor").load_seconds
+        race = workers.race(workers.labels, self._inputs, _RACE, lambda share: None)
+        try:
+            return Compiled(race.ratio("inductor", "eager"), took, None)
+        except BurnishError as error:
+            return Compiled(None, took, "; ".join(workers.reasons.values()) or str(error))
+
+    def __enter__(self) -> Compiling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._loading is not None:
+            self._loading.result().close()
+        self._pool.shutdown()
