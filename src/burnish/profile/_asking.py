@@ -99,34 +99,42 @@ def preflight(
             "(`compiling` asks about inductor)"
         )
     start = time.monotonic()
-    machine = detect()
-    threads = threads or machine.cores
+    threads = threads or detect().cores
     example = example_of(inputs)
     told("tracing the model")
     traced = traced_at(model, example, batch)
     with tempfile.TemporaryDirectory(prefix="burnish-") as scratch:
         asked = _Asked(traced, example, batch, threads, seed, Path(scratch), told)
-        with contextlib.ExitStack() as stack:
-            compiled = None
-            if compiling:
-                told("compiling a few operators")
-                compiled = stack.enter_context(asked.compiling())
-            artifacts = asked.noted(_artifacts(asked, runtimes, machine))
-            with Workers(artifacts, asked.inputs) as workers:
-                if compiled is not None:
-                    compiled.wait()
-                asked.race(workers, seconds)
-                answers = [*asked.whole(machine), *asked.fastest_otherwise(workers)]
-            answers += asked.operators()
-            if compiled is not None:
-                told("racing what was compiled")
-                answers.append(compiled_answer(compiled.found()))
+        answers = _answers(asked, runtimes, compiling, seconds)
     took = time.monotonic() - start
     return Preflight(asked.now, batch, threads, took, tuple(answers))
 
 
 def _silent(doing: str) -> None:
     pass
+
+
+def _answers(
+    asked: _Asked, runtimes: Sequence[str], compiling: bool, seconds: float
+) -> list[Answer]:
+    """All of them, in the order in which they are found; compiling goes on beside exporting."""
+    machine = detect()
+    with contextlib.ExitStack() as stack:
+        compiled = None
+        if compiling:
+            asked.told("compiling a few operators")
+            compiled = stack.enter_context(asked.compiling())
+        artifacts = asked.noted(_artifacts(asked, runtimes, machine))
+        with Workers(artifacts, asked.inputs) as workers:
+            if compiled is not None:
+                compiled.wait()
+            asked.race(workers, seconds)
+            answers = [*asked.whole(machine), *asked.fastest_otherwise(workers)]
+        answers += asked.operators()
+        if compiled is not None:
+            asked.told("racing what was compiled")
+            answers.append(compiled_answer(compiled.found()))
+    return answers
 
 
 def _artifacts(
