@@ -52,6 +52,8 @@ AMENDED = {
     ("profile", "quantize"): "a preflight races the model in int8; an imitation misjudged it",
     ("recipe", "files"): "so are histories and run records",
     ("report", "files"): "and pages",
+    ("train", "files"): "and checkpoints",
+    ("distill", "files"): "and cached outputs",
     ("bundle", "graph"): "a worker whose program uses our operators registers them (eager only)",
     ("demo", "goal"): "a task cannot be stated without Task and Budget",
     ("demo", "metrics"): "nor without its metric",
@@ -69,14 +71,18 @@ PUBLIC_NAMES = 6
 
 # room: (its limit of public names, why).
 MORE_NAMES = {
-    "errors": (9, "one class for each thing a caller may want to catch"),
+    "errors": (10, "one class for each thing a caller may want to catch"),
+    "goal": (7, "a batch taken apart is what objectives are handed"),
     "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
     "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
     "core": (10, "Applied is what a history is made of; hashes and settings are its identity"),
-    "graph": (27, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
+    "graph": (33, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
     "profile": (17, "five questions to a model or machine, and the values they are answered with"),
+    "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
+    "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
+    "auto": (8, "two searches with their results: optimize, recover"),
     "quantize": (28, "five steps and their functions, tensors, observers, and three ways to look"),
 }
 

@@ -41,7 +41,7 @@ def network(sources: Sources) -> WindowClassifier:
 
 def load(sources: Sources) -> Model:
     """The trained network and the windows."""
-    windows, labels, people, classes = _read(sources)
+    windows, labels, people, classes = read(sources)
     everybody = people.unique(sorted=True)
     held_out = everybody[-NUM_HELD_OUT:]
     outside = torch.isin(people, held_out)
@@ -66,8 +66,8 @@ def load(sources: Sources) -> Model:
     )
 
 
-def _read(sources: Sources) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-    """Windows [n, length, channels], their classes and people, and how many classes there are."""
+def read(sources: Sources) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """All windows [n, length, channels], their classes and people, and the number of classes."""
     with np.load(sources.find(FILE), allow_pickle=False) as data:
         values, offsets, span = data["x"], data["offsets"], LENGTH * EVERY
         starts = [
@@ -102,7 +102,7 @@ def _train(windows: torch.Tensor, labels: torch.Tensor, classes: int, sources: S
         learning_rate=LEARNING_RATE,
         seed=sources.seed,
         watch=sources.watch,
-    )
+    ).model
     sources.cache.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.contiguous() for name, tensor in trained.state_dict().items()}
     save_file(state, sources.cache / WEIGHTS)

@@ -47,8 +47,8 @@ def load(sources: Sources) -> Model:
     folder = sources.find("banking77")
     classes = json.loads((folder / "categories.json").read_text(encoding="utf-8"))
     words = WordPiece(package(sources.cache) / "vocab.txt")
-    train_texts, train_labels = _read(folder / "train.csv", classes)
-    texts, labels = _read(folder / "test.csv", classes)
+    train_texts, train_labels = read(folder / "train.csv", classes)
+    texts, labels = read(folder / "test.csv", classes)
     if not (sources.cache / HEAD).is_file():
         embedded = _embed(_headless(sources), words, train_texts, sources)
         save_file(_train_head(embedded, train_labels), sources.cache / HEAD)
@@ -98,7 +98,7 @@ def package(cache: Path) -> Path:
     return folder
 
 
-def _read(path: Path, classes: list[str]) -> tuple[list[str], torch.Tensor]:
+def read(path: Path, classes: list[str]) -> tuple[list[str], torch.Tensor]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     if len(classes) != CLASSES or {row["category"] for row in rows} != set(classes):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def network(sources: Sources) -> ResNet20:
 def load(sources: Sources) -> Model:
     """The network and images of both splits."""
     with zipfile.ZipFile(sources.find(IMAGES)) as archive:
-        train, test = (_members(archive, split) for split in ("train", "test"))
+        train, test = (images_of(archive, split) for split in ("train", "test"))
         generator = torch.Generator().manual_seed(sources.seed)
         drawn = torch.randperm(len(train), generator=generator)[:NUM_CALIBRATION].tolist()
         chosen = sources.order(len(test))
@@ -58,7 +59,7 @@ def load(sources: Sources) -> Model:
     )
 
 
-def _members(archive: zipfile.ZipFile, split: str) -> list[tuple[str, int]]:
+def images_of(archive: zipfile.ZipFile, split: str) -> list[tuple[str, int]]:
     """(name, class) of every image of a split; classes are numbered by their names' order."""
     found = sorted(
         name
@@ -71,12 +72,17 @@ def _members(archive: zipfile.ZipFile, split: str) -> list[tuple[str, int]]:
     return [(name, classes.index(name.split("/")[1])) for name in found]
 
 
-def _image(archive: zipfile.ZipFile, name: str) -> torch.Tensor:
+def pixels(archive: zipfile.ZipFile, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An image, RGB [32, 32, 3]. MissingExtra without pillow."""
     try:
         from PIL import Image
     except ImportError:
         raise MissingExtra("reading images needs pillow: pip install 'burnish[examples]'") from None
     with Image.open(io.BytesIO(archive.read(name))) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
-    scaled = (pixels - np.float32(MEAN)) / np.float32(DEVIATION)
+        return np.asarray(image.convert("RGB"))
+
+
+def _image(archive: zipfile.ZipFile, name: str) -> torch.Tensor:
+    shares = pixels(archive, name).astype(np.float32) / 255
+    scaled = (shares - np.float32(MEAN)) / np.float32(DEVIATION)
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))

@@ -1,4 +1,4 @@
-"""ResNet-20 for images of 32 × 32 (He, Zhang, Ren, Sun, 2015, section 4.2).
+"""ResNet-20 and ResNet-56 for images of 32 × 32 (He, Zhang, Ren, Sun, 2015, section 4.2).
 
 Shortcuts are of option A: every second pixel, and channels of zeros around what there is. They have
 no parameters. Names of parameters are those of the state dicts of akamaster/pytorch_resnet_cifar10.
@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional as F
 
 WIDTHS = (16, 32, 64)
-BLOCKS = 3
 CLASSES = 10
 
 
@@ -36,15 +35,15 @@ class Block(nn.Module):
         return F.relu(out + x)
 
 
-class ResNet20(nn.Module):
-    """float32 [n, 3, 32, 32] -> logits [n, 10]."""
+class ResNet(nn.Module):
+    """float32 [n, 3, 32, 32] -> logits [n, 10]; three stages of as many blocks as said."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.layer1, self.layer2, self.layer3 = (
-            _stage(before, width)
+            _stage(before, width, blocks)
             for before, width in zip((WIDTHS[0], *WIDTHS), WIDTHS, strict=False)
         )
         self.linear = nn.Linear(WIDTHS[-1], CLASSES)
@@ -56,5 +55,19 @@ class ResNet20(nn.Module):
         return logits
 
 
-def _stage(before: int, width: int) -> nn.Sequential:
-    return nn.Sequential(Block(before, width), *(Block(width, width) for _ in range(BLOCKS - 1)))
+class ResNet20(ResNet):
+    """Three blocks a stage: 0.27 million parameters, 41 million multiply-accumulates."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+
+class ResNet56(ResNet):
+    """Nine blocks a stage: 0.85 million parameters, 125 million multiply-accumulates."""
+
+    def __init__(self) -> None:
+        super().__init__(9)
+
+
+def _stage(before: int, width: int, blocks: int) -> nn.Sequential:
+    return nn.Sequential(Block(before, width), *(Block(width, width) for _ in range(blocks - 1)))

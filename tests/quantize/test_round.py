@@ -12,13 +12,13 @@ from torch import nn
 
 from burnish.core import Choices
 from burnish.errors import InvalidInput
-from burnish.graph import Traced, operator, tensor_of
+from burnish.graph import Traced, num_patches, operator, patches, tensor_of, window_of
 from burnish.quantize import QuantizeStatic
 from burnish.quantize import _lockstep as lockstep_file
 from burnish.quantize._grids import ends
 from burnish.quantize._insert import equalized, insert
 from burnish.quantize._lockstep import lockstep
-from burnish.quantize._matrix import matrix_of, num_rows, rows, weight_of, window_of
+from burnish.quantize._matrix import matrix_of, weight_of
 from burnish.quantize._round import Bank, learn
 from burnish.quantize._weights import FULL, grid_of, round_weight, weight_scales
 from tests.quantize.quick import folded, quantized, reasons, seen
@@ -54,10 +54,10 @@ def test_rows_times_matrix_is_the_layer(kind: str) -> None:
     model = folded(layer, x)
     node = node_of(model)
     window, matrix = window_of(node, layer.weight), matrix_of(node, layer.weight)
-    count = num_rows(x, window)
+    count = num_patches(x, window)
     with torch.no_grad():
         found = torch.einsum(
-            "rgk,gok->rgo", rows(x, window, matrix.shape[0], torch.arange(count)), matrix
+            "rgk,gok->rgo", patches(x, window, matrix.shape[0], torch.arange(count)), matrix
         )
         found = found.flatten(1) + layer.bias
         wanted = layer(x)
@@ -65,8 +65,8 @@ def test_rows_times_matrix_is_the_layer(kind: str) -> None:
         torch.testing.assert_close(found, wanted.reshape(count, -1), rtol=1e-4, atol=1e-5)
         part = torch.tensor([3, 0, count - 1])
         torch.testing.assert_close(
-            rows(x, window, matrix.shape[0], part),
-            rows(x, window, matrix.shape[0], torch.arange(count))[part],
+            patches(x, window, matrix.shape[0], part),
+            patches(x, window, matrix.shape[0], torch.arange(count))[part],
         )
     assert torch.equal(weight_of(node, matrix, layer.weight), layer.weight)
 

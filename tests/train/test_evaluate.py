@@ -14,6 +14,7 @@ from torch import nn
 
 from burnish.errors import InvalidInput
 from burnish.goal import Inputs, Task
+from burnish.graph import set_mode
 from burnish.metrics import Metric, f1_macro, mean_squared_error, top1
 from burnish.testing import Tiny, catalogue
 from burnish.train import Scores, evaluate
@@ -98,11 +99,12 @@ def test_a_model_in_train_mode_is_refused_and_left_in_it() -> None:
         evaluate(net.train(), task(), SPLIT)
 
 
-def test_a_traced_model_has_no_mode_to_refuse() -> None:
+def test_a_traced_model_in_train_mode_is_refused() -> None:
     tiny = next(tiny for tiny in catalogue() if tiny.name == "residual")
     traced = tiny.trace()
-    traced.training = True
     assert evaluate(traced, tiny.goal().task, SPLIT).figure < 1e-9
+    with pytest.raises(InvalidInput, match="set_mode"):
+        evaluate(set_mode(traced, training=True), tiny.goal().task, SPLIT)
 
 
 def test_predict_surrounds_the_network() -> None:

@@ -59,7 +59,7 @@ def build(seed: int = 0, watch: Watch | None = None) -> tuple[nn.Module, Goal]:
             weight_decay=0.05,
             seed=seed,
             watch=watch,
-        ).eval()
+        ).model.eval()
     task = Task(
         inputs,
         top1,

@@ -6,9 +6,12 @@ next. A mistake of ours is an `assert`. Anything else that escapes is a bug wort
 
 from __future__ import annotations
 
+from pathlib import Path
+
 __all__ = [
     "BurnishError",
     "Damaged",
+    "Diverged",
     "Infeasible",
     "InvalidInput",
     "MissingExtra",
@@ -37,6 +40,22 @@ class Unsupported(BurnishError):
 
 class MissingExtra(BurnishError, ImportError):
     """An optional dependency is not installed; the message holds the line that installs it."""
+
+
+class Diverged(BurnishError):
+    """A training whose loss or weights are no longer finite, or explode: nothing after it counts.
+
+    `step` and `learning_rate` say where it was; `checkpoint` is the file of the last state that was
+    good, or None.
+    """
+
+    def __init__(
+        self, message: str, step: int, learning_rate: float, checkpoint: Path | None = None
+    ) -> None:
+        super().__init__(message)
+        self.step = step
+        self.learning_rate = learning_rate
+        self.checkpoint = checkpoint
 
 
 class Infeasible(BurnishError):

@@ -9,6 +9,6 @@ from __future__ import annotations
 from burnish.goal._goal import Goal
 from burnish.goal._inputs import Inputs
 from burnish.goal._limits import Budget, Measurement, Target
-from burnish.goal._task import Task
+from burnish.goal._task import Call, Task
 
-__all__ = ["Budget", "Goal", "Inputs", "Measurement", "Target", "Task"]
+__all__ = ["Budget", "Call", "Goal", "Inputs", "Measurement", "Target", "Task"]

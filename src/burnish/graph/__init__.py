@@ -22,9 +22,12 @@ from burnish.graph._edit import (
     set_weight,
     tensor_of,
 )
+from burnish.graph._mode import set_mode
 from burnish.graph._ops import DEQUANTIZE, PER_TENSOR, QUANTIZE
+from burnish.graph._patches import Window, num_patches, patches, window_of
 from burnish.graph._trace import Slot, Traced, trace
 from burnish.graph._tree import Record, flatten, unflatten
+from burnish.graph._walk import Walk
 
 __all__ = [
     "DEQUANTIZE",
@@ -40,6 +43,8 @@ __all__ = [
     "Record",
     "Slot",
     "Traced",
+    "Walk",
+    "Window",
     "add_tensor",
     "describe_call",
     "example_call",
@@ -47,11 +52,15 @@ __all__ = [
     "flatten",
     "flatten_call",
     "fold_batch_norm",
+    "num_patches",
     "operator",
     "operator_names",
+    "patches",
     "scale_outputs",
+    "set_mode",
     "set_weight",
     "tensor_of",
     "trace",
     "unflatten",
+    "window_of",
 ]

@@ -8,8 +8,10 @@ a plain `GraphModule`: torch's own refuses `eval()`, and carries trees that deep
 
 A model that cannot be exported is refused with torch's reason and the line of the user's own code.
 
-Left out: tracing in train mode (stochastic operators that vanish in eval mode would have to be
-listed; training on the graph comes with the steps that need it).
+A graph has its mode built in (`_mode`): eval mode unless told otherwise. What draws at random in
+training and leaves no trace in eval mode is listed in `lost`.
+
+Left out: guessing what a custom operator does with its mode.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from torch import fx, nn
 from burnish.errors import InvalidInput, Unsupported
 from burnish.graph._call import BATCH, build_call, describe_call, flatten_call, match_call
 from burnish.graph._functional import functionalize
+from burnish.graph._lost import lost_in_eval
 from burnish.graph._refusal import quiet, refusal, user_line
 from burnish.graph._tree import flatten, tensor_names, unflatten, unique_names
 
@@ -45,7 +48,8 @@ class Traced(nn.Module):
     """A traced model: called like the original, with the flat graph inside.
 
     `graph_module` takes the tensors of a call in `inputs` order and gives a flat tuple in `outputs`
-    order; `tree` says how those nest in what the model returned.
+    order; `tree` says how those nest in what the model returned. `training` is the mode built into
+    the graph, and `lost` names what drops at random in training and is not in it.
     """
 
     def __init__(
@@ -55,6 +59,9 @@ class Traced(nn.Module):
         outputs: tuple[Slot, ...],
         tree: Mapping[str, Any],
         call: Mapping[str, Any],
+        *,
+        training: bool = False,
+        lost: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.graph_module = graph_module
@@ -62,7 +69,8 @@ class Traced(nn.Module):
         self.outputs = outputs
         self.tree = tree
         self.call = call
-        self.eval()
+        self.lost = lost
+        super().train(training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call it as the original was called; the order of keywords does not matter.
@@ -73,17 +81,26 @@ class Traced(nn.Module):
         return unflatten(self.tree, self.graph_module(*match_call(self.call, args, kwargs)))
 
     def train(self, mode: bool = True) -> Self:
-        """Unsupported: the graph has eval mode built in. `eval()` changes nothing."""
-        if mode:
+        """Nothing where the graph is in that mode already, Unsupported where it is not."""
+        if mode != self.training:
+            have, want = ("train", "eval") if self.training else ("eval", "train")
             raise Unsupported(
-                "a traced model stays in eval mode, which is built into its graph: train the "
-                "original and trace it again"
+                f"a traced model stays in {have} mode, which is built into its graph: "
+                f"graph.set_mode(traced, {mode}) gives the same graph in {want} mode"
             )
-        return super().train(False)
+        return self
 
     def with_graph(self, graph_module: fx.GraphModule) -> Traced:
         """The same signature around another graph."""
-        return Traced(graph_module, self.inputs, self.outputs, self.tree, self.call)
+        return Traced(
+            graph_module,
+            self.inputs,
+            self.outputs,
+            self.tree,
+            self.call,
+            training=self.training,
+            lost=self.lost,
+        )
 
     def copy(self) -> Traced:
         """A deep copy: its graph may be edited."""
@@ -119,8 +136,10 @@ def trace(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     axes: Mapping[str, Mapping[int, str]] | None = None,
+    *,
+    training: bool = False,
 ) -> Traced:
-    """Export a model in eval mode.
+    """Export a model in eval mode, or in train mode to train the graph.
 
     Args:
         model: left as it was; a `Traced` is given back as it is.
@@ -128,6 +147,7 @@ def trace(
         kwargs: keyword arguments of it.
         axes: the dynamic axes of each tensor of the call: {key: {axis: name}} with the keys "0",
             "1.0", "input_ids"; axes of one name have one size. Default: axis 0 is "batch".
+        training: trace in train mode: dropout and the like stay in the graph.
 
     Raises:
         Unsupported: torch.export refuses the model (the message names the line and torch's
@@ -143,9 +163,9 @@ def trace(
     trees: list[dict[str, Any]] = []
     with torch.no_grad():
         try:
-            program = _export(_Flat(_copy(model), call, trees.append), tensors, call)
+            program = _export(_Flat(_copy(model, training), call, trees.append), tensors, call)
         except Unsupported:
-            _run(_copy(model), call, tensors)
+            _run(_copy(model, training), call, tensors)
             raise
     tree = trees[-1]
     module = _plain(program.module(check_guards=False))
@@ -159,7 +179,9 @@ def trace(
         )
         for name, leaf in zip(names, call["leaves"], strict=True)
     )
-    return Traced(module, inputs, _output_slots(module, tree, inputs), tree, call)
+    outputs = _output_slots(module, tree, inputs)
+    lost = () if training else lost_in_eval(model)
+    return Traced(module, inputs, outputs, tree, call, training=training, lost=lost)
 
 
 def _check_sizes(call: Mapping[str, Any]) -> None:
@@ -176,9 +198,9 @@ def _check_sizes(call: Mapping[str, Any]) -> None:
                 )
 
 
-def _copy(model: nn.Module) -> nn.Module:
+def _copy(model: nn.Module, training: bool) -> nn.Module:
     try:
-        return copy.deepcopy(model).eval()
+        return copy.deepcopy(model).train(training)
     except Exception as error:
         raise Unsupported(
             f"the model cannot be copied ({type(error).__name__}: {error}): it is traced on a copy "

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
 
-from burnish.graph import DEQUANTIZE, Traced
+from burnish.graph import DEQUANTIZE, Traced, Walk
 from burnish.quantize._batches import CHUNK, channels_last
 from burnish.quantize._insert import NAME_KEY
 from burnish.quantize._sample import Sample
@@ -49,7 +48,9 @@ def lockstep(real: Traced, int8: Traced, names: Iterable[str], sample: Sample) -
     """
     wanted = set(names)
     batches = bounded(real, wanted, sample)
-    real_walk, int8_walk = _Walk(real.graph_module, batches), _Walk(int8.graph_module, batches)
+    real_walk, int8_walk = (
+        Walk(network.graph_module, batches, late=_put_off) for network in (real, int8)
+    )
     partners = {
         node.meta[NAME_KEY]: node
         for node in int8.graph_module.graph.nodes
@@ -78,93 +79,21 @@ def _is_constant(node: fx.Node) -> bool:
 
 def bounded(real: Traced, wanted: set[str], sample: Sample) -> list[tuple[torch.Tensor, ...]]:
     """As many sample batches as keep both frontiers within `FRONTIER` bytes, at least one."""
-    walk = _Walk(real.graph_module, [next(iter(sample.batches(1)))])
+    walk = Walk(real.graph_module, [next(iter(sample.batches(1)))])
     most = 0
     for node in real.graph_module.graph.nodes:
         if node.meta.get(NAME_KEY) in wanted:
             walk.advance(node)
-            most = max(most, walk.bytes())
+            most = max(most, walk.num_bytes())
     # A quarter for the uint8 values of the quantized graph, and as much again for float ones.
     fits = max(1, int(FRONTIER / max(most * 1.5, 1)))
     found, num = [], 0
     for tensors in sample.batches(min(CHUNK, fits)):
-        found.append(tensors)
+        found.append(tuple(channels_last(tensor) for tensor in tensors))
         num += min(CHUNK, fits)
         if num + min(CHUNK, fits) > fits:
             break
     return found
-
-
-class _Walk:
-    """One graph, run over several calls up to a node at a time."""
-
-    def __init__(self, module: fx.GraphModule, batches: list[tuple[torch.Tensor, ...]]) -> None:
-        self.module = module
-        self.nodes = list(module.graph.nodes)
-        self.place = {node: index for index, node in enumerate(self.nodes)}
-        self.position = 0
-        self.batches = batches
-        self.values: list[dict[fx.Node, Any]] = [{} for _ in batches]
-        self.dies = self._deaths()
-
-    def _deaths(self) -> dict[int, list[fx.Node]]:
-        """For each position what nobody reads behind it. What is put off keeps its source alive."""
-        last: dict[fx.Node, int] = {}
-        for node in reversed(self.nodes):
-            own = [self.place[user] for user in node.users if not _put_off(user)]
-            put_off = [last[user] for user in node.users if _put_off(user)]
-            last[node] = max([*own, *put_off, self.place[node]])
-        deaths: dict[int, list[fx.Node]] = {}
-        for node, position in last.items():
-            deaths.setdefault(position, []).append(node)
-        return deaths
-
-    def advance(self, stop: fx.Node) -> None:
-        """Run all that stands before `stop`."""
-        end = self.place[stop]
-        with torch.inference_mode():
-            for values, tensors in zip(self.values, self.batches, strict=True):
-                given = iter(tensors)
-                for index in range(self.position, end):
-                    self._run(self.nodes[index], values, given)
-                    for dead in self.dies.get(index, ()):
-                        values.pop(dead, None)
-        self.position = end
-
-    def inputs(self, node: fx.Node) -> list[torch.Tensor]:
-        """What a node reads first, in each call."""
-        with torch.inference_mode():
-            return [self._read(node.args[0], values) for values in self.values]
-
-    def bytes(self) -> int:
-        """What is held between two advances."""
-        held = {
-            id(v): v.nbytes
-            for values in self.values
-            for v in values.values()
-            if isinstance(v, torch.Tensor)
-        }
-        return sum(held.values())
-
-    def _run(self, node: fx.Node, values: dict[fx.Node, Any], given: Iterator[Any]) -> None:
-        if node.op == "placeholder":
-            values[node] = channels_last(next(given))
-        elif node.op == "call_function" and not _put_off(node):
-            values[node] = self._compute(node, values)
-
-    def _read(self, node: Any, values: dict[fx.Node, Any]) -> Any:
-        if not isinstance(node, fx.Node):
-            return node
-        if node.op == "get_attr":
-            owner, _, leaf = str(node.target).rpartition(".")
-            return getattr(self.module.get_submodule(owner), leaf)
-        return self._compute(node, values) if _put_off(node) else values[node]
-
-    def _compute(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        args, kwargs = fx.map_arg(
-            (node.args, dict(node.kwargs)), lambda source: self._read(source, values)
-        )
-        return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def _put_off(node: fx.Node) -> bool:

@@ -19,18 +19,11 @@ from torch import fx
 
 from burnish.core import Choices
 from burnish.errors import InvalidInput
-from burnish.graph import Traced, operator, tensor_of
+from burnish.graph import Traced, num_patches, operator, patches, tensor_of, window_of
 from burnish.quantize._bias import fast_shift, sequential_shift
 from burnish.quantize._insert import equalized, input_params, insert, rounded_weight
 from burnish.quantize._lockstep import Meeting, lockstep
-from burnish.quantize._matrix import (
-    has_matrix,
-    matrix_of,
-    num_rows,
-    rows,
-    weight_of,
-    window_of,
-)
+from burnish.quantize._matrix import has_matrix, matrix_of, weight_of
 from burnish.quantize._node import bias_of, bounds, groups_of, readers, weight_axis
 from burnish.quantize._policy import WEIGHTED
 from burnish.quantize._round import Bank, learn
@@ -235,7 +228,7 @@ def _banks(
     node = meeting.real_node
     window, groups = window_of(node, weight), matrix.shape[0]
     generator = torch.Generator().manual_seed(seed)
-    counts = [num_rows(x, window) for x in meeting.int8]
+    counts = [num_patches(x, window) for x in meeting.int8]
     samples = [x.shape[0] for x in meeting.int8]
     most = min(ROWS, max(_HELD, BYTES // (4 * matrix.shape[0] * matrix.shape[2])))
     inputs, wanted, owners, seen = [], [], [], 0
@@ -247,9 +240,9 @@ def _banks(
             else torch.randint(count, (share,), generator=generator)
         )
         out = torch.baddbmm(
-            bias, rows(real, window, groups, chosen).transpose(0, 1), matrix.transpose(1, 2)
+            bias, patches(real, window, groups, chosen).transpose(0, 1), matrix.transpose(1, 2)
         )
-        inputs.append(rows(int8, window, groups, chosen).transpose(0, 1))
+        inputs.append(patches(int8, window, groups, chosen).transpose(0, 1))
         wanted.append(out.clamp_(*_clamp(node)))
         owners.append(chosen * num // count + seen)
         seen += num

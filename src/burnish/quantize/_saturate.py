@@ -27,16 +27,17 @@ import torch
 from torch import fx, nn
 
 from burnish.errors import InvalidInput
-from burnish.graph import DEQUANTIZE, Traced, tensor_of
-from burnish.quantize._insert import NAME_KEY
-from burnish.quantize._matrix import (
+from burnish.graph import (
+    DEQUANTIZE,
+    Traced,
     Window,
-    has_matrix,
-    matrix_of,
-    num_rows,
-    rows,
+    num_patches,
+    patches,
+    tensor_of,
     window_of,
 )
+from burnish.quantize._insert import NAME_KEY
+from burnish.quantize._matrix import has_matrix, matrix_of
 
 INT16 = (-(2**15), 2**15 - 1)
 SAFE = 128
@@ -140,7 +141,7 @@ class _Counter(fx.Interpreter):
             return super().call_module(target, args, kwargs)
         x, out = args
         lost, saturated = pairs.lost(x)
-        sums = num_rows(x, pairs.window) * pairs.num_sums
+        sums = num_patches(x, pairs.window) * pairs.num_sums
         parts = (sums, saturated, float(lost.square().sum()), float(out.square().sum()))
         known = self.found.get(self.name, [0.0] * 4)
         self.found[self.name] = [a + b for a, b in zip(known, parts, strict=True)]
@@ -188,7 +189,7 @@ class Pairs(nn.Module):
 
     def lost(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
         """What saturation adds to the output for an input, and how many sums saturate."""
-        count = num_rows(x, self.window)
+        count = num_patches(x, self.window)
         total = torch.zeros(count, self.groups * self.out)
         saturated = 0
         num = max(1, len(self.risky))
@@ -211,7 +212,7 @@ class Pairs(nn.Module):
     def _integers(self, x: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """The uint8 values of patches, as floats [rows, groups, width], channels innermost."""
         scale, zero = self.grid
-        found = rows(x, self.window, self.groups, chosen)
+        found = patches(x, self.window, self.groups, chosen)
         found = (found / scale).round_().add_(zero)
         found = _channels_innermost(found, self.window)
         # A pair of its own for the last product of an odd number: its partner's weight is zero.

@@ -121,6 +121,11 @@ class _Kept:
 
 def _refuse_train_mode(run: Any) -> None:
     """Graphs carry their mode inside; their flags say nothing."""
+    if isinstance(run, Traced) and run.training:
+        raise InvalidInput(
+            "the traced model is in train mode: call graph.set_mode(model, training=False) before "
+            "evaluating it"
+        )
     if not isinstance(run, nn.Module) or isinstance(run, Traced | torch.fx.GraphModule):
         return
     for name, module in run.named_modules():

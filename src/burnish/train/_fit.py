@@ -1,55 +1,55 @@
-"""The one training loop: a deep copy of the model is trained, the model itself is left alone.
+"""`fit`: the one way anything here is trained. A deep copy learns, the model itself is left alone.
 
-Plain torch in float32, on the device the model and the data are on: one optimizer, one schedule of
-the learning rate over all steps, one loss. Shuffling and augmentation are the loader's business;
-`seed` sets torch's generator for what the model itself draws (dropout), and the caller's generator
-is put back afterwards. A loss that is not finite ends the training at once, because nothing after
-it means anything.
+This file checks what it is given and puts a training together; `_loop` runs it. Devices and
+processes are accelerate's: the copy goes to the device accelerate names (a GPU where there is one;
+ACCELERATE_USE_CPU=1 keeps it on the CPU), several processes started by `accelerate launch` or
+`torchrun` share the batches, and the trained copy comes back to the device the model was on. Only
+CPUs have been tried here.
 
-Left out: device handling, mixed precision and distribution. The library for those is accelerate;
-it comes in with the first step that trains on anything but a CPU.
+Left out: whatever is not training. Data is loaded by its loader, scores are computed by `evaluate`.
 """
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Mapping, Sized
-from typing import Any
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
 
-from burnish.errors import InvalidInput, Unsupported
+from burnish.core import model_hash
+from burnish.errors import InvalidInput
 from burnish.goal import Task
-from burnish.graph import Traced
+from burnish.train._checkpoint import Checkpoints
+from burnish.train._data import generators_kept
 from burnish.train._evaluate import Watch
-
-WARM_UP = 0.3
-FIRST = 1 / 25
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _one_cycle(progress: float) -> float:
-    """Up from 1/25 over the first 30 %, then down to 0 (Smith and Topin, 2018)."""
-    if progress < WARM_UP:
-        return FIRST + (1 - FIRST) * progress / WARM_UP
-    return _cosine((progress - WARM_UP) / (1 - WARM_UP))
+from burnish.train._loop import Training
+from burnish.train._objective import Objective, Regularizer, TaskLoss
+from burnish.train._optimizer import OptimizerFactory, SchedulerFactory
+from burnish.train._plan import Plan, as_schedule
+from burnish.train._precision import Precision, as_precision
+from burnish.train._record import Fitted, Kept, TrainingRecord
+from burnish.train._schedule import Schedule
+from burnish.train._student import Student
+from burnish.train._tricks import Tricks, as_tricks
 
 
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": _cosine,
-    "one_cycle": _one_cycle,
-}
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
-    "adamw": AdamW,
-    "sgd": lambda parameters, **settings: SGD(parameters, momentum=0.9, nesterov=True, **settings),
-}
+class FitSettings(TypedDict, total=False):
+    """The keywords of `fit` that a function built on it hands on (`**settings`)."""
+
+    epochs: int
+    learning_rate: float
+    optimizer: str | OptimizerFactory
+    schedule: str | Schedule | SchedulerFactory
+    weight_decay: float
+    precision: str | Precision
+    tricks: Tricks
+    regularizer: Regularizer | None
+    seed: int
+    checkpoints: Path | None
+    watch: Watch | None
 
 
 def fit(
@@ -58,115 +58,111 @@ def fit(
     *,
     epochs: int,
     learning_rate: float,
-    optimizer: str = "adamw",
-    schedule: str = "cosine",
+    optimizer: str | OptimizerFactory = "adamw",
+    schedule: str | Schedule | SchedulerFactory = "cosine",
     weight_decay: float = 0.01,
+    precision: str | Precision = "float32",
+    tricks: Tricks | None = None,
+    objective: Objective | None = None,
+    regularizer: Regularizer | None = None,
     seed: int = 0,
+    checkpoints: Path | None = None,
     watch: Watch | None = None,
-) -> nn.Module:
-    """A trained deep copy of `model`, its training flags as they were.
+) -> Fitted:
+    """Train a deep copy of `model`; its mode and its device stay as they were.
 
     Args:
-        model: any module with parameters that take gradients; left alone.
-        task: its `train` data and its `loss`.
+        model: any module, or a traced graph (which trains without what is in `Traced.lost`).
+        task: its `train` data, and its `loss` where there is no `objective`.
         epochs: passes over the train data.
         learning_rate: the highest one.
-        optimizer: "adamw" (Loshchilov and Hutter, 2019) or "sgd" (Nesterov momentum 0.9).
-        schedule: of the learning rate over all steps: "cosine", "one_cycle" or "constant".
+        optimizer: "adamw" (Loshchilov and Hutter, 2019), "sgd" (Nesterov momentum 0.9), or a
+            function or class that is given parameter groups and `lr`.
+        schedule: a kind of `Schedule`; a `Schedule`, as shares of `learning_rate`; or a function of
+            optimizer and number of steps that makes a torch scheduler, stepped once a step.
         weight_decay: of matrices and kernels; vectors (biases, batch-norm) have none.
-        seed: of what the model draws while it trains.
-        watch: wraps an iterable with a title, as a progress bar does.
+        precision: "float32", "bfloat16", "float16" or a `Precision`.
+        tricks: accumulation, clipping, averaging, label smoothing, mixup, early stopping.
+        objective: what is minimised; by default the task's loss of the model's output.
+        regularizer: a function of the model whose value is added to the loss.
+        seed: of order, augmentation and dropout; the global generators are put back afterwards.
+        checkpoints: a folder to save the state in after each epoch. A call with the same model and
+            settings that finds its own state there carries on from it.
+        watch: wraps an iterable with a title, as a progress bar does; a `Bar` shows more.
 
     Raises:
-        InvalidInput: no train data, no loss, a loss that is no scalar or is NaN or infinite, a
-            setting out of range.
-        Unsupported: a traced model, whose batch-norm is fixed in eval mode.
+        InvalidInput: a frozen model, no train data, no loss, a loss that is no scalar, a setting
+            out of range, train data that is also test data, another run's checkpoint.
+        Diverged: a loss or a weight that is not finite, or a loss that exploded.
+        Unsupported, Damaged: a model that cannot be copied; a checkpoint that does not read.
     """
-    _check(model, task, epochs, learning_rate, weight_decay)
-    shape, make = (
-        _named(SCHEDULES, schedule, "schedule"),
-        _named(OPTIMIZERS, optimizer, "optimizer"),
-    )
-    num_batches = _count(task)
-    trained = copy.deepcopy(model)
-    flags = {name: module.training for name, module in trained.named_modules()}
-    steps = make(_parameter_groups(trained, weight_decay), lr=learning_rate)
-    devices = sorted({p.device.index or 0 for p in trained.parameters() if p.is_cuda})
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+    shape, numbers, more = as_schedule(schedule), as_precision(precision), as_tricks(tricks)
+    plan = Plan(epochs, learning_rate, optimizer, shape, weight_decay, numbers, more, seed)
+    aim = TaskLoss(task) if objective is None else objective
+    student, machine = Student(model), _machine()
+    with generators_kept(machine.device), torch.enable_grad():
         torch.manual_seed(seed)
-        trained.train()
-        for epoch in range(epochs):
-            title = f"training, epoch {epoch + 1} of {epochs}"
-            data = task.data("train")
-            for index, batch in enumerate(data if watch is None else watch(data, title)):
-                progress = min(1.0, (epoch * num_batches + index) / (epochs * num_batches))
-                for group in steps.param_groups:
-                    group["lr"] = learning_rate * shape(progress)
-                steps.zero_grad()
-                where = f"step {epoch * num_batches + index} (epoch {epoch + 1}, batch {index})"
-                _loss(trained, task, batch, where).backward()  # type: ignore[no-untyped-call]
-                steps.step()
-    steps.zero_grad()
-    for name, module in trained.named_modules():
-        module.training = flags[name]
-    return trained
+        training = Training(student, task, plan, aim, regularizer, machine, watch)
+        settings = training.settings()
+        if checkpoints is not None:
+            _resume(training, settings, checkpoints, model)
+        return _fitted(training, settings, training.run())
 
 
-def _check(
-    model: nn.Module, task: Task, epochs: int, learning_rate: float, weight_decay: float
+def _machine() -> Any:
+    """accelerate's view of the devices and processes there are."""
+    from accelerate import Accelerator
+
+    try:
+        machine = Accelerator(mixed_precision="no")
+    except ValueError as error:
+        raise InvalidInput(
+            f"accelerate was set up for this process with settings that fit() cannot share "
+            f"({error}): set it up without mixed_precision, which fit(precision=…) takes"
+        ) from error
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started != machine.num_processes:
+        raise InvalidInput(
+            f"this was started as one of {started} processes, and accelerate sees "
+            f"{machine.num_processes}: on a machine without a GPU, set ACCELERATE_USE_CPU=1"
+        )
+    return machine
+
+
+def _resume(
+    training: Training, settings: Mapping[str, Any], folder: Path, model: nn.Module
 ) -> None:
-    if isinstance(model, Traced):
-        raise Unsupported(
-            "fit() trains the module itself: a traced model has batch-norm and dropout fixed in "
-            "eval mode; train first and trace afterwards"
-        )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise InvalidInput("no parameter of the model takes gradients: there is nothing to train")
-    if task.loss is None:
-        raise InvalidInput("fit() needs a loss: give Task(loss=lambda output, target: …)")
-    if epochs < 1:
-        raise InvalidInput(f"fit(epochs={epochs}): at least 1")
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise InvalidInput(f"fit(learning_rate={learning_rate}): a finite number above 0")
-    if not (weight_decay >= 0 and math.isfinite(weight_decay)):
-        raise InvalidInput(f"fit(weight_decay={weight_decay}): a finite number, 0 or more")
+    """Save from now on, and carry on from the state that is there."""
+    identity = {
+        "settings": dict(settings),
+        "model": model_hash(model),
+        "batches": training.batches.num_batches,
+        "processes": training.machine.num_processes,
+    }
+    training.checkpoints = Checkpoints(folder, identity)
+    state = training.checkpoints.load()
+    if state is not None:
+        training.load_state_dict(state)
 
 
-def _named(table: Mapping[str, Any], name: str, what: str) -> Any:
-    if name not in table:
-        raise InvalidInput(f"fit({what}={name!r}): one of {', '.join(sorted(table))}")
-    return table[name]
-
-
-def _count(task: Task) -> int:
-    """Batches in one pass, by a pass where the data does not say."""
-    data = task.data("train")
-    num = len(data) if isinstance(data, Sized) else sum(1 for _ in data)
-    if not num:
-        raise InvalidInput("the train data is empty: it gave no batch")
-    return num
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _loss(model: nn.Module, task: Task, batch: Any, where: str) -> torch.Tensor:
-    assert task.loss is not None
-    call = task.call(batch)
-    loss = task.loss(model(*call.args, **call.kwargs), call.target)
-    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-        got = list(loss.shape) if isinstance(loss, torch.Tensor) else type(loss).__name__
-        raise InvalidInput(
-            f"the loss at {where} is {got}, not a scalar tensor: average it over the batch"
-        )
-    if not bool(torch.isfinite(loss)):
-        raise InvalidInput(
-            f"the loss is {loss.item()} at {where}: lower the learning rate, or look for NaN in "
-            "that batch"
-        )
-    return loss
+def _fitted(training: Training, settings: Mapping[str, Any], stopped: str) -> Fitted:
+    """The trained model, with the weights that are given back written into it."""
+    for hook in training.held:
+        hook.remove()
+    kept: Kept = "last"
+    if training.patience is not None:
+        training.patience.apply(training.student.module)
+        kept = "best"
+    elif training.average is not None:
+        training.average.apply()
+        kept = "average"
+    record = TrainingRecord(
+        settings=settings,
+        num_parameters=sum(p.numel() for p in training.bare.parameters() if p.requires_grad),
+        num_processes=training.machine.num_processes,
+        device=str(training.machine.device),
+        epochs=tuple(training.epochs),
+        kept=kept,
+        stopped=stopped,
+    )
+    return Fitted(training.student.result(), record)

@@ -1,0 +1,23 @@
+"""The code of each page on training, from its first block to its last."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+PRINTED = {"fit": ["best 6", "True"]}
+
+
+def test_every_page_is_run(root: Path) -> None:
+    assert {path.stem for path in (root / "docs/train").glob("*.md")} == set(PRINTED)
+
+
+@pytest.mark.parametrize("page", PRINTED)
+def test_it_prints_what_it_should(root: Path, capsys, page: str) -> None:
+    text = (root / "docs/train" / f"{page}.md").read_text(encoding="utf-8")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(block, page, "exec"), names)
+    assert capsys.readouterr().out.splitlines() == PRINTED[page]
