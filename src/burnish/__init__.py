@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from burnish import cli as cli
     from burnish import core as core
     from burnish import demo as demo
+    from burnish import distill as distill
     from burnish import errors as errors
     from burnish import goal as goal
     from burnish import graph as graph
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from burnish import testing as testing
     from burnish import train as train
     from burnish.auto import optimize as optimize
+    from burnish.auto import recover as recover
+    from burnish.distill import distillation_loss as distillation_loss
     from burnish.goal import Budget as Budget
     from burnish.goal import Goal as Goal
     from burnish.goal import Inputs as Inputs
@@ -48,6 +51,7 @@ _ROOMS = (
     "cli",
     "core",
     "demo",
+    "distill",
     "errors",
     "goal",
     "graph",
@@ -69,9 +73,11 @@ _ROOM_OF = {
     "Measurement": "goal",
     "Target": "goal",
     "Task": "goal",
+    "distillation_loss": "distill",
     "optimize": "auto",
     "quantize_dynamic": "quantize",
     "quantize_static": "quantize",
+    "recover": "auto",
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from burnish.auto._bench import Bench, RealBench
+from burnish.auto._ladder import Recover, Recovery, recover
 from burnish.auto._optimize import optimize
 from burnish.auto._result import Result
 from burnish.auto._steps import STEPS
 
-__all__ = ["STEPS", "Bench", "RealBench", "Result", "optimize"]
+__all__ = ["STEPS", "Bench", "RealBench", "Recover", "Recovery", "Result", "optimize", "recover"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from burnish.auto._ladder import Recover
 from burnish.core import Rewrite
+from burnish.distill import Distill
 from burnish.quantize import (
     Cast,
     CrossLayerEqualization,
@@ -13,12 +15,16 @@ from burnish.quantize import (
     QuantizeStatic,
     SmoothQuant,
 )
+from burnish.train import Train
 
 _KNOWN: tuple[type[Rewrite], ...] = (
     Cast,
     CrossLayerEqualization,
+    Distill,
     QuantizeDynamic,
     QuantizeStatic,
+    Recover,
     SmoothQuant,
+    Train,
 )
 STEPS: Mapping[str, Callable[..., Rewrite]] = MappingProxyType({s.__name__: s for s in _KNOWN})
