@@ -38,6 +38,7 @@ def peak(batches: int) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_does_not_grow_with_the_data() -> None:
     few, many = peak(10), peak(60)
