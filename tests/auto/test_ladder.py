@@ -7,9 +7,7 @@ import dataclasses
 import functools
 import itertools
 import json
-import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -390,14 +388,3 @@ def test_looking_rounded() -> None:
     assert _ladder_rungs.looks_rounded(rounded())
     assert not _ladder_rungs.looks_rounded(original())
     assert not _ladder_rungs.looks_rounded(masked(0.9))
-
-
-def test_the_code_of_the_card_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (root / "docs/methods/recover.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    with one_thread():
-        for block in re.findall(r"```python\n(.*?)```", text, re.S):
-            exec(compile(block, "recover", "exec"), names)
-    printed = capsys.readouterr().out
-    assert "batch_norm" in printed
-    assert "2 of 2 layers repaired from 100 samples" in printed
