@@ -80,7 +80,7 @@ MORE_NAMES = {
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
     "profile": (17, "five questions to a model or machine, and the values they are answered with"),
-    "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
+    "train": (23, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
     "auto": (8, "two searches with their results: optimize, recover"),
     "quantize": (28, "five steps and their functions, tensors, observers, and three ways to look"),

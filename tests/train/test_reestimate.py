@@ -12,7 +12,7 @@ from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Inputs, Task
 from burnish.graph import Traced, fold_batch_norm, trace
 from burnish.metrics import top1
-from burnish.train import reestimate_batch_norm
+from burnish.train import reestimate_batch_norm, settle_batch_norm
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = [3 * torch.randn(8, 3, 6, 6, generator=GENERATOR) + 1 for _ in range(3)]
@@ -170,3 +170,32 @@ def test_it_is_watched() -> None:
 
     reestimate_batch_norm(Net().eval(), task(), watch=watch)
     assert titles == ["measuring batch-norm statistics"]
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_settled_norms_answer_alike_and_stand_where_training_begins(traced: bool) -> None:
+    """The same answers in eval mode; running statistics of what is read; no other tensor moved."""
+    net = Net().eval()
+    model: nn.Module = trace(net, (IMAGES[0][:2],)) if traced else net
+    settled = settle_batch_norm(model, task())
+    for batch in IMAGES:
+        torch.testing.assert_close(settled(batch), model(batch), rtol=1e-4, atol=1e-5)
+    read: list[torch.Tensor] = []
+    hook = net.first.register_forward_hook(lambda _, args, output: read.append(output))
+    for batch in IMAGES:
+        net(batch)
+    hook.remove()
+    found = statistics(settled)
+    together = torch.cat(read)
+    torch.testing.assert_close(found["norm.running_mean"], together.mean((0, 2, 3)))
+    torch.testing.assert_close(found["norm.running_var"], together.var((0, 2, 3)))
+    old, new = (dict(one.named_parameters()) for one in (model, settled))
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved
+    assert all("norm" in name or "last" in name for name in moved)
+
+
+def test_a_norm_without_gain_and_shift_is_left_as_it_is() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten()).eval()
+    settled = settle_batch_norm(net, task())
+    assert all(torch.equal(a, b) for a, b in zip(net.buffers(), settled.buffers(), strict=True))

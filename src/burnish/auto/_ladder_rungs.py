@@ -28,10 +28,10 @@ from torch import fx, nn
 
 from burnish.core import Candidate
 from burnish.distill import distill
-from burnish.errors import Unsupported
+from burnish.errors import NoEffect, Unsupported
 from burnish.goal import Goal, Task
 from burnish.graph import Traced
-from burnish.train import Train, reestimate_batch_norm, repair
+from burnish.train import Train, reestimate_batch_norm, repair, settle_batch_norm
 
 RESCALED = ("CrossLayerEqualization", "SmoothQuant")
 LABELS = 0.1
@@ -116,8 +116,9 @@ def _distilled(
 ) -> nn.Module:
     settings: dict[str, Any] = {one.name: getattr(how, one.name) for one in fields(how)}
     settings["tricks"] = replace(how.tricks, keep_zeros=True)
+    student = _student(_settled(model, climb), climb.keep)
     fitted = distill(
-        _student(model, climb.keep),
+        student,
         climb.teacher,
         task,
         climb.signals,
@@ -131,6 +132,14 @@ def _distilled(
     for name, parameter in trained.named_parameters():
         parameter.requires_grad_(flags.get(name, True))
     return trained
+
+
+def _settled(model: nn.Module, climb: Climb) -> nn.Module:
+    """The same network, its batch-norms ready to normalise by batches; as it is without any."""
+    try:
+        return settle_batch_norm(model, climb.goal.task, watch=climb.watch)
+    except NoEffect:
+        return model
 
 
 def _student(model: nn.Module, keep: str) -> nn.Module:

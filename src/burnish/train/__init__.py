@@ -8,7 +8,7 @@ from burnish.train._objective import Moment, Objective, TaskLoss, task_loss
 from burnish.train._precision import Precision
 from burnish.train._progress import Bar
 from burnish.train._record import EpochRecord, Fitted, TrainingRecord
-from burnish.train._reestimate import reestimate_batch_norm
+from burnish.train._reestimate import reestimate_batch_norm, settle_batch_norm
 from burnish.train._repair import Repaired, repair
 from burnish.train._samples import sample_hashes
 from burnish.train._schedule import Schedule
@@ -37,5 +37,6 @@ __all__ = [
     "reestimate_batch_norm",
     "repair",
     "sample_hashes",
+    "settle_batch_norm",
     "task_loss",
 ]
