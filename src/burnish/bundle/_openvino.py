@@ -6,7 +6,7 @@ back after compiling, and a runtime that did not take it is refused. One stream,
 
 A model with a free batch is compiled for the sizes it is called with, when it meets them
 (`prepare`): where sizes are free, OpenVINO works out every kernel's shapes in every run, which
-takes 5 to 16 % of it on networks of 0.6 to 18 ms (docs/log.md). The first two sizes are compiled
+takes 5 to 16 % of it on networks of 0.6 to 18 ms (docs/log.md). The first four sizes are compiled
 for; any others share one compilation with free sizes, so that texts of every length do not fill
 the memory.
 
@@ -40,7 +40,7 @@ Sizes = tuple[tuple[int, ...], ...]
 _HINTS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
 _CUT_OFF = 1e-6  # seconds
 _ORIGINALS = "originalLayersNames"
-_OWN_SIZES = 2  # that are compiled for
+_OWN_SIZES = 4  # that are compiled for
 _ANY: Sizes = ()
 
 
