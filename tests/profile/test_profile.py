@@ -302,7 +302,7 @@ def _profiled(monkeypatch, seconds: float, times: Any, spread: float = 1.0) -> A
         (folder / "f").touch()
         return Artifact(folder, name, "float32", ("f",), (), (_port(),))
 
-    def workers(artifacts: Any) -> _Workers:
+    def workers(artifacts: Any, inputs: Any) -> _Workers:
         return _Workers(dict(artifacts), seconds, times, spread)
 
     monkeypatch.setattr(_measure, "export", export)

@@ -37,10 +37,26 @@ class Built:
     coverage: tuple[Coverage, ...]
     operators: tuple[OpTime, ...]
 
-    def kinds(self, name: str) -> list[str]:
-        """The kinds of the runtime's kernels that compute an operator, alone or with others."""
+    def kernels(self, name: str) -> list[OpTime]:
+        """The runtime's kernels that compute an operator, alone or with others."""
         computing = [op for op in self.operators if op.members]
-        return [op.kind for op in computing if attribute([op], [name]).seconds]
+        return [op for op in computing if attribute([op], [name]).seconds]
+
+    def kinds(self, name: str) -> list[str]:
+        """The kinds of those kernels."""
+        return [op.kind for op in self.kernels(name)]
+
+    def in_int8(self, name: str) -> bool:
+        """Whether a kernel computes it on integers.
+
+        OpenVINO joins a chain of linear layers, activations and quantizers into one kernel and calls
+        it after what goes into the chain: the quantizers inside tell.
+        """
+        return any(
+            is_int8(op.kind)
+            or (op.kind.startswith("Subgraph") and any("node_quantize" in m for m in op.members))
+            for op in self.kernels(name)
+        )
 
 
 def is_int8(kind: str) -> bool:

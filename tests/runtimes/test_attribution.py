@@ -130,6 +130,15 @@ MULTIPLY = [
 ]
 
 
+# OpenVINO makes one kernel of a linear layer, a GELU and the next, where sizes are fixed.
+JOINED = {"head:linear": "hidden:linear"}
+
+
+def joined(found: Attributed) -> dict[str, str]:
+    """Layers that another layer's kernel computes, with that one."""
+    return {name: found.fused[name] for name in MULTIPLY if name in found.fused}
+
+
 @dataclass(frozen=True)
 class Counted:
     """A network's operators, what a worker counted, and to whom it was given."""
@@ -169,9 +178,9 @@ def floats(traced: Traced, folder: Path) -> Mapping[str, Counted]:
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime", "openvino"])
 def test_each_layer_has_its_own_time(floats: Mapping[str, Counted], runtime: str) -> None:
     found = floats[runtime].given
-    assert set(MULTIPLY) <= set(found.seconds)
+    assert joined(found) == (JOINED if runtime == "openvino" else {})
+    assert set(MULTIPLY) <= set(found.seconds) | set(joined(found))
     assert all(seconds >= 0 for seconds in found.seconds.values())
-    assert not set(MULTIPLY) & set(found.fused)
 
 
 def test_eager_has_a_kernel_for_each_operator(floats: Mapping[str, Counted]) -> None:
@@ -206,5 +215,5 @@ def test_int8_kernels_are_given_to_their_layers(traced: Traced, folder: Path, ru
     found = count(graph, runtime, folder / f"{runtime}-int8", "int8")
     names = list(operator_names(folded.graph_module).values())
     given = attribute(found.counts.times, names)
-    layers = set(MULTIPLY)
+    layers = set(MULTIPLY) - set(joined(given))
     assert layers <= set(given.seconds)

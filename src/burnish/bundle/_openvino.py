@@ -13,9 +13,9 @@ the memory.
 Times per kernel come from a second, profiled compilation, whose graph also tells which nodes of the
 file each kernel was made of. OpenVINO's counters only give the mean of all runs so far, cut to
 whole microseconds twice, run by run and as a mean: what the warm-up took is subtracted, and half a
-microsecond added for each cut. A kernel of less than one microsecond has no time there and none
-here. Neither the runs that begin a turn nor those that were interrupted can be left out: on a busy
-machine the sum is above the median run.
+microsecond added for each cut. A kernel of less than one microsecond has no time there, and is
+listed with none where OpenVINO's own graph holds it. Neither the runs that begin a turn nor those
+that were interrupted can be left out: on a busy machine the sum is above the median run.
 
 Importing openvino forks a process that reports the import to its makers over the network, unless
 the package openvino_telemetry cannot be imported; then OpenVINO takes a stub of its own. So the
@@ -42,6 +42,7 @@ _CUT_OFF = 1e-6  # seconds
 _ORIGINALS = "originalLayersNames"
 _OWN_SIZES = 4  # that are compiled for
 _ANY: Sizes = ()
+_NO_KERNEL = ("undef", "unknown")  # what has no implementation: inputs, views
 
 
 class OpenvinoSession:
@@ -162,7 +163,8 @@ class OpenvinoCounter:
         for item, before, after in zip(
             self._request.get_profiling_info(), self._before, self._totals(), strict=True
         ):
-            if after == 0.0:
+            here = item.node_name in made and not item.exec_type.startswith(_NO_KERNEL)
+            if after == 0.0 and not here:
                 continue
             seconds = max(0.0, after - before) / (self._num_runs - self._num_before)
             kind = f"{item.node_type}:{item.exec_type}"
