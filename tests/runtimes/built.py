@@ -49,8 +49,8 @@ class Built:
     def in_int8(self, name: str) -> bool:
         """Whether a kernel computes it on integers.
 
-        OpenVINO joins a chain of linear layers, activations and quantizers into one kernel and calls
-        it after what goes into the chain: the quantizers inside tell.
+        OpenVINO joins a chain of linear layers, activations and quantizers into one kernel, named
+        after what goes into the chain: the quantizers inside tell.
         """
         return any(
             is_int8(op.kind)
