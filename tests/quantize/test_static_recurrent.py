@@ -27,7 +27,7 @@ KERNELS = {"openvino": "LSTMSequence:ref_any_I8", "onnxruntime": "DynamicQuantiz
     ("settings", "given", "spread"),
     [
         ({"num_layers": 2, "batch_first": True, "bidirectional": True}, True, 5.0),
-        pytest.param({}, False, 0.2, marks=pytest.mark.slow),
+        ({}, False, 0.2),
         pytest.param({"bias": False, "num_layers": 2}, True, 1.0, marks=pytest.mark.slow),
     ],
 )
