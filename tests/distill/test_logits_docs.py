@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
+from tests.cards import run
+
 
 def test_the_code_of_the_card_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = (root / "docs/methods/distillation.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, "distillation", "exec"), names)
-    assert len(blocks) == 3
+    assert run(root / "docs/methods/distillation.md") == 3
     assert capsys.readouterr().out.splitlines() == ["True", "dkd True", "pixels True"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+
+from tests.cards import run
 
 PRINTED = {
     "profile": [
@@ -21,16 +22,6 @@ PRINTED = {
 MEASURING = ("compile", "latency_table", "preflight", "sweep")
 
 
-def run(root: Path, page: str) -> int:
-    """Run the blocks of a page one after another; how many there were."""
-    text = (root / "docs/profile" / f"{page}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, page, "exec"), names)
-    return len(blocks)
-
-
 def test_every_page_is_run(root: Path) -> None:
     assert {path.stem for path in (root / "docs/profile").glob("*.md")} == {*PRINTED, *MEASURING}
 
@@ -40,7 +31,7 @@ def test_a_page_that_measures_nothing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, page: str
 ) -> None:
     monkeypatch.setenv("BURNISH_CACHE", str(tmp_path))
-    assert run(root, page) == 2
+    assert run(root / "docs/profile" / f"{page}.md") == 2
     expected = PRINTED[page]
     if expected is not None:
         assert capsys.readouterr().out.splitlines() == expected
@@ -52,4 +43,4 @@ def test_a_page_that_measures(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     monkeypatch.setenv("BURNISH_CACHE", str(tmp_path))
-    assert run(root, page) >= 1
+    assert run(root / "docs/profile" / f"{page}.md") >= 1

@@ -5,10 +5,11 @@ The card and the page on tensors say themselves what their code prints: test_ten
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+
+from tests.cards import run
 
 PRINTED = {
     "quantize_static": [
@@ -41,24 +42,14 @@ PRINTED = {
 }
 
 
-def run(root: Path, card: str) -> int:
-    """Run the blocks of a card one after another; how many there were."""
-    text = (root / "docs/methods" / f"{card}.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    names: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, card, "exec"), names)
-    return len(blocks)
-
-
 @pytest.mark.parametrize("card", PRINTED)
 def test_the_code_of_a_card_prints_what_it_should(root: Path, capsys, card: str) -> None:
-    assert run(root, card) == 2
+    assert run(root / "docs/methods" / f"{card}.md") == 2
     assert capsys.readouterr().out.splitlines() == PRINTED[card]
 
 
 def test_the_code_of_the_card_of_sensitivity_prints_its_table(root: Path, capsys) -> None:
-    assert run(root, "sensitivity") == 2
+    assert run(root / "docs/methods/sensitivity.md") == 2
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["operator", "output", "error", "weights", "activations"]
     assert {line.split()[0] for line in lines[1:3]} == {"0:conv2d", "2:conv2d"}
@@ -67,4 +58,4 @@ def test_the_code_of_the_card_of_sensitivity_prints_its_table(root: Path, capsys
 
 @pytest.mark.parametrize("card", ["saturation", "adaround"])
 def test_the_code_of_a_card_runs(root: Path, card: str) -> None:
-    assert run(root, card)
+    assert run(root / "docs/methods" / f"{card}.md")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
+
+from tests.cards import run
 
 PRINTED = {"fit": ["best 6", "True"]}
 
@@ -16,8 +17,5 @@ def test_every_page_is_run(root: Path) -> None:
 
 @pytest.mark.parametrize("page", PRINTED)
 def test_it_prints_what_it_should(root: Path, capsys, page: str) -> None:
-    text = (root / "docs/train" / f"{page}.md").read_text(encoding="utf-8")
-    names: dict[str, object] = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.S):
-        exec(compile(block, page, "exec"), names)
+    assert run(root / "docs/train" / f"{page}.md")
     assert capsys.readouterr().out.splitlines() == PRINTED[page]
