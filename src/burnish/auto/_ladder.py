@@ -278,7 +278,8 @@ def _with_calibration(task: Task) -> Task:
     few, num = [], 0
     for batch in task.train:
         few.append(batch)
-        leaves = task.inputs.bind(task.call(batch).args, task.call(batch).kwargs)
+        call = task.call(batch)
+        leaves = task.inputs.bind(call.args, call.kwargs)
         axes = [(leaf.tensor, leaf.batch_axis()) for leaf in leaves]
         num += next((int(tensor.shape[axis]) for tensor, axis in axes if axis is not None), 1)
         if num >= FEW:

@@ -99,13 +99,14 @@ def preflight(
             "(`compiling` asks about inductor)"
         )
     start = time.monotonic()
-    threads = threads or detect().cores
+    machine = detect()
+    threads = threads or machine.cores
     example = example_of(inputs)
     told("tracing the model")
     traced = traced_at(model, example, batch)
     with tempfile.TemporaryDirectory(prefix="burnish-") as scratch:
         asked = _Asked(traced, example, batch, threads, seed, Path(scratch), told)
-        answers = _answers(asked, runtimes, compiling, seconds)
+        answers = _answers(asked, runtimes, machine, compiling, seconds)
     took = time.monotonic() - start
     return Preflight(asked.now, batch, threads, took, tuple(answers))
 
@@ -115,10 +116,9 @@ def _silent(doing: str) -> None:
 
 
 def _answers(
-    asked: _Asked, runtimes: Sequence[str], compiling: bool, seconds: float
+    asked: _Asked, runtimes: Sequence[str], machine: Machine, compiling: bool, seconds: float
 ) -> list[Answer]:
     """All of them, in the order in which they are found; compiling goes on beside exporting."""
-    machine = detect()
     with contextlib.ExitStack() as stack:
         compiled = None
         if compiling:

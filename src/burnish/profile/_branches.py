@@ -1,12 +1,11 @@
 """Reading operators that stand side by side: what each takes, by a worker's own counters.
 
-The counters are read several times and the median is taken. What belongs to no operator (copies and
-layout changes in front, quantizing what comes in) is told apart: it belongs to the graph.
+The counters are read several times and the median is taken. Left out: what belongs to no operator
+(copies and layout changes in front), which is the graph's.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -28,19 +27,17 @@ def call_names(model: Traced) -> list[str]:
     ]
 
 
-def branch_seconds(worker: Any, model: Traced, num: int, batch: int) -> tuple[list[float], float]:
-    """Seconds of each of `num` operators side by side, and of all that belongs to none of them."""
+def branch_seconds(worker: Any, model: Traced, num: int, batch: int) -> list[float]:
+    """Seconds of each of `num` operators side by side."""
     inputs = inputs_of(model, batch)
     names = call_names(model)
-    readings = np.zeros((_READINGS, num + 1))
+    readings = np.zeros((_READINGS, num))
     for reading in readings:
         times = worker.op_times(inputs, repeats=_RUNS)
         own = [item for item in times if item.members or not item.feeds]
         given = attribute(own, names)
         for name, seconds in given.seconds.items():
             branch = branch_of(name)
-            reading[num if branch is None else branch] += seconds
-        moved = (item for item in times if item.feeds and not item.members)
-        reading[num] += math.fsum(item.seconds for item in (*given.rest, *moved))
-    *branches, rest = np.median(readings, axis=0).tolist()
-    return [max(_LEAST, seconds) for seconds in branches], rest
+            if branch is not None:
+                reading[branch] += seconds
+    return [max(_LEAST, seconds) for seconds in np.median(readings, axis=0).tolist()]

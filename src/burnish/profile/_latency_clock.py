@@ -92,7 +92,7 @@ class RuntimeClock:
     def _group(self, shapes: Sequence[OpShape]) -> list[float]:
         model = side_by_side(shapes, self.batch, self.seed)
         with self._loaded(model) as worker:
-            return branch_seconds(worker, model, len(shapes), self.batch)[0]
+            return branch_seconds(worker, model, len(shapes), self.batch)
 
     @contextmanager
     def _loaded(self, model: Traced) -> Iterator[Any]:

@@ -64,9 +64,7 @@ class Workers:
             if self._inputs is not None:
                 worker.prepare(self._inputs)
         except BurnishError as error:
-            if label in self._workers:
-                self._put_out(label, error)
-            self.reasons[label] = self._words(label, error)
+            self._put_out(label, error)
 
     @property
     def labels(self) -> list[str]:
@@ -146,7 +144,8 @@ class Workers:
         self.close()
 
     def _put_out(self, label: str, failure: BurnishError) -> None:
-        self._workers.pop(label).close()
+        if label in self._workers:
+            self._workers.pop(label).close()
         self.reasons[label] = self._words(label, failure)
 
     def _words(self, label: str, error: BurnishError) -> str:

@@ -60,7 +60,7 @@ def sample(
     graph = side_by_side([*shapes, *map(halved, shapes)], batch, seed)
     artifact = export(graph, runtime, folder / f"{runtime} representatives")
     with load(artifact.with_options(threads=threads)) as worker:
-        seconds, _ = branch_seconds(worker, graph, 2 * len(shapes), batch)
+        seconds = branch_seconds(worker, graph, 2 * len(shapes), batch)
     return Sample(tuple(seconds[: len(shapes)]), tuple(seconds[len(shapes) :]))
 
 
