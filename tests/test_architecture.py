@@ -72,7 +72,7 @@ PUBLIC_NAMES = 6
 # room: (its limit of public names, why).
 MORE_NAMES = {
     "errors": (10, "one class for each thing a caller may want to catch"),
-    "goal": (7, "a batch taken apart is what objectives are handed"),
+    "goal": (8, "a batch taken apart is what objectives are handed; what tells samples apart"),
     "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
     "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
     "core": (10, "Applied is what a history is made of; hashes and settings are its identity"),
@@ -80,7 +80,7 @@ MORE_NAMES = {
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
     "profile": (17, "five questions to a model or machine, and the values they are answered with"),
-    "train": (23, "the loop's settings, record and objective, the step, two repairs by formula"),
+    "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
     "auto": (8, "two searches with their results: optimize, recover"),
     "quantize": (28, "five steps and their functions, tensors, observers, and three ways to look"),

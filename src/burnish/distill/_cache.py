@@ -21,7 +21,6 @@ several processes, which would each see a part of an epoch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -35,11 +34,11 @@ import torch.distributed
 
 from burnish.errors import BurnishError, Damaged, InvalidInput
 from burnish.files import replacing
-from burnish.goal import Call, Inputs
-from burnish.train import Moment, sample_hashes
+from burnish.goal import Call, Inputs, sample_hashes
+from burnish.train import Moment
 
 FORMAT = "burnish teacher outputs 1"
-KEY_BYTES = 16
+KEY_BYTES = 12  # of a sample's hash
 HELD = 256 * 2**20  # bytes not yet written
 TOLERANCE = {"float32": 1e-3, "other": 3e-2}  # of an answer given again, relative to its largest
 KEYS = "keys"
@@ -82,8 +81,13 @@ class OutputCache:
                 lie along axis 0; several processes.
             Damaged: a file does not read.
         """
-        keys = sample_keys(self.inputs, call)
-        device = next(leaf.tensor.device for leaf in self.inputs.bind(call.args, call.kwargs))
+        leaves = self.inputs.bind(call.args, call.kwargs)
+        if all(leaf.batch_axis() is None for leaf in leaves):
+            raise InvalidInput(
+                "cache=… keeps outputs sample by sample, and the call has no batch axis"
+            )
+        keys = [bytes.fromhex(one) for one in sample_hashes(leaves)]
+        device = leaves[0].tensor.device
         self._open(_precision(device))
         self._enter(moment)
         found = self._find(keys, device)
@@ -235,14 +239,6 @@ class OutputCache:
         self.unwritten = []
         if whole:
             self.whole.add(draw)
-
-
-def sample_keys(inputs: Inputs, call: Call) -> list[bytes]:
-    """A hash of each sample of a call. InvalidInput where no tensor has a batch axis."""
-    hashes = sample_hashes(inputs, call)
-    if not hashes:
-        raise InvalidInput("cache=… keeps outputs sample by sample, and the call has no batch axis")
-    return [hashlib.blake2b(one.encode(), digest_size=KEY_BYTES).digest() for one in hashes]
 
 
 def _precision(device: torch.device) -> str:

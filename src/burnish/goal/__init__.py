@@ -6,9 +6,10 @@ Left out: how anything is achieved (that is a `Step`, in `core`) and how it is t
 
 from __future__ import annotations
 
+from burnish.goal._census import sample_hashes
 from burnish.goal._goal import Goal
 from burnish.goal._inputs import Inputs
 from burnish.goal._limits import Budget, Measurement, Target
 from burnish.goal._task import Call, Task
 
-__all__ = ["Budget", "Call", "Goal", "Inputs", "Measurement", "Target", "Task"]
+__all__ = ["Budget", "Call", "Goal", "Inputs", "Measurement", "Target", "Task", "sample_hashes"]

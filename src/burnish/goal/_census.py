@@ -85,7 +85,7 @@ def _hashes(task: Task, batch: Any, where: str) -> list[str]:
         call = task.call(batch)
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}") from error
-    return _sample_hashes(check_call(task.inputs, call.args, call.kwargs, where))
+    return sample_hashes(check_call(task.inputs, call.args, call.kwargs, where))
 
 
 def check_call(inputs: Inputs, args: tuple[Any, ...], kwargs: Any, where: str) -> tuple[Leaf, ...]:
@@ -146,7 +146,12 @@ def _check_leaf(want: Leaf, have: Leaf, where: str) -> None:
         raise InvalidInput(f"{where}: input {name!r} holds {what}; clean the data first")
 
 
-def _sample_hashes(leaves: tuple[Leaf, ...]) -> list[str]:
+def sample_hashes(leaves: tuple[Leaf, ...]) -> list[str]:
+    """What tells samples apart: a hash of each one's inputs, cut out along the batch axes.
+
+    `leaves` are the tensors of a call, as `Inputs.bind` gives them. A tensor without a batch axis
+    is part of every sample; a call without any is one sample.
+    """
     hashers = [hashlib.blake2b(digest_size=12) for _ in range(batch_size(leaves))]
     for leaf in leaves:
         axis = leaf.batch_axis()

@@ -10,7 +10,6 @@ from burnish.train._progress import Bar
 from burnish.train._record import EpochRecord, Fitted, TrainingRecord
 from burnish.train._reestimate import reestimate_batch_norm, settle_batch_norm
 from burnish.train._repair import Repaired, repair
-from burnish.train._samples import sample_hashes
 from burnish.train._schedule import Schedule
 from burnish.train._step import Train, changed_state, load_state
 from burnish.train._tricks import Tricks
@@ -36,7 +35,6 @@ __all__ = [
     "load_state",
     "reestimate_batch_norm",
     "repair",
-    "sample_hashes",
     "settle_batch_norm",
     "task_loss",
 ]
