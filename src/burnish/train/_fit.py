@@ -26,6 +26,7 @@ from burnish.train._checkpoint import Checkpoints
 from burnish.train._data import generators_kept
 from burnish.train._evaluate import Watch
 from burnish.train._loop import Training
+from burnish.train._memory import memory_kept
 from burnish.train._objective import Objective, Regularizer, TaskLoss
 from burnish.train._optimizer import OptimizerFactory, SchedulerFactory
 from burnish.train._plan import Plan, as_schedule
@@ -100,7 +101,7 @@ def fit(
     plan = Plan(epochs, learning_rate, optimizer, shape, weight_decay, numbers, more, seed)
     aim = TaskLoss(task) if objective is None else objective
     student, machine = Student(model), _machine()
-    with generators_kept(machine.device), torch.enable_grad():
+    with generators_kept(machine.device), torch.enable_grad(), memory_kept():
         torch.manual_seed(seed)
         training = Training(student, task, plan, aim, regularizer, machine, watch)
         settings = training.settings()
