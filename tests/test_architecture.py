@@ -76,14 +76,14 @@ MORE_NAMES = {
     "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
     "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
     "core": (10, "Applied is what a history is made of; hashes and settings are its identity"),
-    "graph": (33, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
+    "graph": (41, "the toolbox of the technique rooms: trace, name, edit; they share no other"),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
     "profile": (17, "five questions to a model or machine, and the values they are answered with"),
     "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
-    "auto": (8, "two searches with their results: optimize, recover"),
-    "quantize": (28, "five steps and their functions, tensors, observers, and three ways to look"),
+    "auto": (12, "three searches with their results: optimize, recover, mix"),
+    "quantize": (42, "nine steps and their functions, tensors, observers, ways to look"),
 }
 
 # Torch may be missing, or costs a second: these never import it, those only inside a function.
