@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from burnish.graph._block_ops import DEQUANTIZE_BLOCKS
 from burnish.graph._call import describe_call, example_call, flatten_call
 from burnish.graph._dynamic_ops import (
     DYNAMIC,
@@ -22,6 +23,15 @@ from burnish.graph._edit import (
     set_weight,
     tensor_of,
 )
+from burnish.graph._fake_quantize import (
+    FAKE,
+    FAKE_BIAS,
+    FAKE_QUANTIZE,
+    LEARNED_SCALE,
+    OBSERVED_SCALE,
+    PROGRESS,
+    set_progress,
+)
 from burnish.graph._mode import set_mode
 from burnish.graph._ops import DEQUANTIZE, PER_TENSOR, QUANTIZE
 from burnish.graph._patches import Window, num_patches, patches, window_of
@@ -31,12 +41,19 @@ from burnish.graph._walk import Walk
 
 __all__ = [
     "DEQUANTIZE",
+    "DEQUANTIZE_BLOCKS",
     "DYNAMIC",
     "DYNAMIC_CONV",
     "DYNAMIC_LINEAR",
     "DYNAMIC_LSTM",
+    "FAKE",
+    "FAKE_BIAS",
+    "FAKE_QUANTIZE",
+    "LEARNED_SCALE",
     "LOOKUP",
+    "OBSERVED_SCALE",
     "PER_TENSOR",
+    "PROGRESS",
     "QUANTIZE",
     "STATIC_LSTM",
     "STORED_GRU",
@@ -58,6 +75,7 @@ __all__ = [
     "patches",
     "scale_outputs",
     "set_mode",
+    "set_progress",
     "set_weight",
     "tensor_of",
     "trace",

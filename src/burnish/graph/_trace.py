@@ -3,8 +3,9 @@
 `trace` wraps a copy of the model so that flat tensors go in and a flat tuple of tensors comes out
 (the trees are kept beside), exports it, and gives a `Traced`: a module that is called like the
 model it came from and holds the graph. A copy, because `ExportedProgram.module()` shares storage
-with what was exported, and nothing of ours may change the user's model. The graph is handed on as
-a plain `GraphModule`: torch's own refuses `eval()`, and carries trees that deepcopy warns about.
+with what was exported, and nothing of ours may change the user's model; a caller that only reads
+its parameters may share them, which halves the memory of a large model. The graph is handed on as a
+plain `GraphModule`: torch's own refuses `eval()`, and carries trees that deepcopy warns about.
 
 A model that cannot be exported is refused with torch's reason and the line of the user's own code.
 
@@ -102,9 +103,12 @@ class Traced(nn.Module):
             lost=self.lost,
         )
 
-    def copy(self) -> Traced:
-        """A deep copy: its graph may be edited."""
-        return self.with_graph(copy.deepcopy(self.graph_module))
+    def copy(self, *, share: bool = False) -> Traced:
+        """A deep copy: its graph may be edited. With `share` both read the same tensors."""
+        if not share:
+            return self.with_graph(copy.deepcopy(self.graph_module))
+        graph = copy.deepcopy(self.graph_module.graph)
+        return self.with_graph(fx.GraphModule(self.graph_module, graph, class_name="Graph"))
 
     def example(self, batch: int = 2) -> tuple[torch.Tensor, ...]:
         """Zeros of the traced shapes: what shape propagation and re-exporting need."""
@@ -138,6 +142,7 @@ def trace(
     axes: Mapping[str, Mapping[int, str]] | None = None,
     *,
     training: bool = False,
+    share: bool = False,
 ) -> Traced:
     """Export a model in eval mode, or in train mode to train the graph.
 
@@ -148,6 +153,8 @@ def trace(
         axes: the dynamic axes of each tensor of the call: {key: {axis: name}} with the keys "0",
             "1.0", "input_ids"; axes of one name have one size. Default: axis 0 is "batch".
         training: trace in train mode: dropout and the like stay in the graph.
+        share: let the graph read the model's own parameters instead of copies: for large models,
+            and for a caller that writes into none of them.
 
     Raises:
         Unsupported: torch.export refuses the model (the message names the line and torch's
@@ -163,7 +170,8 @@ def trace(
     trees: list[dict[str, Any]] = []
     with torch.no_grad():
         try:
-            program = _export(_Flat(_copy(model, training), call, trees.append), tensors, call)
+            flat = _Flat(_copy(model, training, share), call, trees.append)
+            program = _export(flat, tensors, call)
         except Unsupported:
             _run(_copy(model, training), call, tensors)
             raise
@@ -198,9 +206,11 @@ def _check_sizes(call: Mapping[str, Any]) -> None:
                 )
 
 
-def _copy(model: nn.Module, training: bool) -> nn.Module:
+def _copy(model: nn.Module, training: bool, share: bool = False) -> nn.Module:
+    # What deepcopy finds in here it takes for copied.
+    kept: dict[int, Any] = {id(p): p for p in model.parameters()} if share else {}
     try:
-        return copy.deepcopy(model).train(training)
+        return copy.deepcopy(model, kept).train(training)
     except Exception as error:
         raise Unsupported(
             f"the model cannot be copied ({type(error).__name__}: {error}): it is traced on a copy "

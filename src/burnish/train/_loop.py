@@ -26,6 +26,7 @@ from torch import nn
 
 from burnish.errors import InvalidInput
 from burnish.goal import Call, Task
+from burnish.graph import set_progress
 from burnish.train._average import MovingAverage
 from burnish.train._checkpoint import Checkpoints
 from burnish.train._data import Batches, generators_kept
@@ -131,6 +132,7 @@ class Training:
             num = min(size, self.batches.per_process - begun)
             last = position == begun + num - 1
             moment = Moment(self.step / self.num_steps, epoch, self.step, index, draw)
+            set_progress(self.student.module, moment.progress)
             for name, value in self._backward(self._ready(call, moment), moment, num, last).items():
                 parts[name] = parts.get(name, 0.0) + value / num
             if last:
