@@ -14,7 +14,8 @@ from typing import Any
 BENCHMARKS = Path(__file__).resolve().parents[1]
 NNCF = ("nncf_openvino", "nncf_onnx")
 PEERS = (*NNCF, "onnxruntime_static", "torchao_pt2e")
-THEIRS = (*PEERS, "torchao_worker", "brevitas_rounding")  # what runs in the peers' environment
+WEIGHTS = ("onnxruntime_weights", "nncf_weights")
+THEIRS = (*PEERS, *WEIGHTS, "torchao_worker", "brevitas_rounding")  # run in the peers' environment
 OURS = "burnish_static"
 _LAST_WORDS = 12  # lines
 

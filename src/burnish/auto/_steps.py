@@ -13,6 +13,7 @@ from burnish.quantize import (
     CrossLayerEqualization,
     QuantizeDynamic,
     QuantizeStatic,
+    QuantizeWeights,
     SmoothQuant,
 )
 from burnish.train import Train
@@ -23,6 +24,7 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     Distill,
     QuantizeDynamic,
     QuantizeStatic,
+    QuantizeWeights,
     Recover,
     SmoothQuant,
     Train,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from burnish.quantize._blocks import QuantizeWeights, quantize_weights
 from burnish.quantize._calibrate import Statistics, calibrate
 from burnish.quantize._cast import Cast, cast
 from burnish.quantize._choose_scale import choose_scale, quantize_tensor_dynamic
@@ -31,6 +32,7 @@ __all__ = [
     "QTensor",
     "QuantizeDynamic",
     "QuantizeStatic",
+    "QuantizeWeights",
     "Saturation",
     "Sensitivity",
     "SmoothQuant",
@@ -46,6 +48,7 @@ __all__ = [
     "quantize_static",
     "quantize_tensor",
     "quantize_tensor_dynamic",
+    "quantize_weights",
     "saturation",
     "sensitivity",
     "smooth",

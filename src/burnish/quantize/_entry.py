@@ -20,7 +20,9 @@ from burnish.errors import InvalidInput
 from burnish.goal import Goal, Inputs
 from burnish.graph import (
     DEQUANTIZE,
+    DEQUANTIZE_BLOCKS,
     DYNAMIC,
+    FAKE,
     QUANTIZE,
     Traced,
     example_call,
@@ -42,21 +44,25 @@ def as_inputs(batch: Any) -> Inputs:
     return Inputs(batch if isinstance(batch, tuple) else (batch,))
 
 
-def fold(traced: Traced) -> Traced:
-    """A copy with batch-norm folded into the operators before it."""
-    folded = traced.copy()
+def fold(traced: Traced, *, share: bool = False) -> Traced:
+    """A copy with batch-norm folded into the operators before it.
+
+    With `share` it reads the tensors of `traced` that folding leaves alone, and nobody may write
+    into them.
+    """
+    folded = traced.copy(share=share)
     fold_batch_norm(folded.graph_module)
     return folded
 
 
-def trace_for(model: nn.Module, goal: Goal) -> Traced:
+def trace_for(model: nn.Module, goal: Goal, *, share: bool = False) -> Traced:
     """Trace a model with the goal's example call."""
-    return trace_inputs(model, goal.task.inputs)
+    return trace_inputs(model, goal.task.inputs, share=share)
 
 
-def trace_inputs(model: nn.Module, inputs: Inputs) -> Traced:
-    """Trace a model with an example call; a batch of 1 is tiled to 2."""
-    return trace(model, *inputs.to_trace())
+def trace_inputs(model: nn.Module, inputs: Inputs, *, share: bool = False) -> Traced:
+    """Trace a model with an example call; a batch of 1 is tiled to 2. `share` as of `trace`."""
+    return trace(model, *inputs.to_trace(), share=share)
 
 
 def calibration_calls(goal: Goal) -> Iterator[Call]:
@@ -66,7 +72,7 @@ def calibration_calls(goal: Goal) -> Iterator[Call]:
 
 
 def folded_with_calls(
-    who: str, model: nn.Module, calibration: Iterable[Any]
+    who: str, model: nn.Module, calibration: Iterable[Any], *, share: bool = False
 ) -> tuple[Traced, Iterator[Call]]:
     """The folded graph of a model traced with the first batch, and all batches as flat calls.
 
@@ -76,30 +82,40 @@ def folded_with_calls(
     first = next(batches, None)
     if first is None:
         raise InvalidInput(f"{who}: the calibration data is empty: give one batch at least")
-    folded = fold(trace_inputs(model, as_inputs(first)))
+    folded = fold(trace_inputs(model, as_inputs(first), share=share), share=share)
     calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
     return folded, (flatten_call(call.args, call.kwargs) for call in calls)
 
 
-def float_graph(model: nn.Module, choices: Choices) -> Traced:
-    """A folded copy of the graph that `choices` were made for, without data: for `rewrite`."""
-    return fold(model if isinstance(model, Traced) else retrace(model, choices.plan["call"]))
+def float_graph(model: nn.Module, choices: Choices, *, share: bool = False) -> Traced:
+    """A folded copy of the graph that `choices` were made for, without data: for `rewrite`.
+
+    With `share` it reads the model's own tensors, and nobody may write into them.
+    """
+    call = choices.plan["call"]
+    traced = model if isinstance(model, Traced) else retrace(model, call, share=share)
+    return fold(traced, share=share)
 
 
-def retrace(model: nn.Module, call: Mapping[str, Any]) -> Traced:
+def retrace(model: nn.Module, call: Mapping[str, Any], *, share: bool = False) -> Traced:
     """Trace a model from the description of a call alone: tensors of zeros, no data."""
     args, kwargs = example_call(call)
     axes = {
         leaf["key"]: {int(axis): name for axis, name in leaf["axes"].items()}
         for leaf in call["leaves"]
     }
-    return trace(model, args, kwargs, axes)
+    return trace(model, args, kwargs, axes, share=share)
 
 
 def refuse_quantized(traced: Traced, who: str) -> None:
     """InvalidInput, naming the step `who`, for a graph that holds our quantizing operators."""
     for node, name in operator_names(traced.graph_module).items():
-        if node.target in {QUANTIZE, DEQUANTIZE, *DYNAMIC}:
+        if node.target in FAKE:
+            raise InvalidInput(
+                f"{who}: the model is prepared for quantization-aware training ({name}): train it "
+                "and apply ConvertQat, or give the float model"
+            )
+        if node.target in {QUANTIZE, DEQUANTIZE, DEQUANTIZE_BLOCKS, *DYNAMIC}:
             raise InvalidInput(
                 f"{who}: the model is quantized already ({name}): give the float model, from "
                 "before it was quantized"

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from burnish.graph import DEQUANTIZE, QUANTIZE, Traced, operator_names
+from burnish.graph import DEQUANTIZE, DEQUANTIZE_BLOCKS, QUANTIZE, Traced, operator_names
 
 NAME_KEY = "burnish"
 JOINED = "+"  # between the operators of a node that was fused when it was exported
@@ -78,7 +78,7 @@ def _export(model: Traced) -> Exported:
     ours = {
         node.name: str(node.meta.get(NAME_KEY, name))
         for node, name in _names(model)
-        if node.target not in (QUANTIZE, DEQUANTIZE)
+        if node.target not in (QUANTIZE, DEQUANTIZE, DEQUANTIZE_BLOCKS)
     }
     names = {}
     for node in program.graph.nodes:

@@ -1,13 +1,13 @@
 """A traced graph to ONNX, the file that onnxruntime runs and OpenVINO converts.
 
 torch's exporter writes the float operators; our quantize and dequantize become QuantizeLinear and
-DequantizeLinear, with int8 weights as initializers (`_dynamic_onnx` has the dynamic operators).
-Every dynamic axis keeps its name. Each ONNX node is called as our plans call it
-("layer1.0.conv1:conv2d"; with "+" between them where the exporter fused several, with "~2" and so
-on where it made several nodes of one), for the runtime's counters to be read back: the name travels
-through torch's decompositions in the place of the stack trace, which is the one note they keep.
-What else torch writes about a node (the user's source lines and paths) is dropped: an artifact
-ships.
+DequantizeLinear, with int8 weights as initializers (`_dynamic_onnx` has the dynamic operators,
+`_block_onnx` weights stored in blocks, of which every runtime makes its own). Every dynamic axis
+keeps its name. Each ONNX node is called as our plans call it ("layer1.0.conv1:conv2d"; with "+"
+between them where the exporter fused several, with "~2" and so on where it made several nodes of
+one), for the runtime's counters to be read back: the name travels through torch's decompositions in
+the place of the stack trace, which is the one note they keep. What else torch writes about a node
+(the user's source lines and paths) is dropped: an artifact ships.
 
 Left out: files above 2 GB (external data).
 """
@@ -27,6 +27,7 @@ import torch
 
 from burnish.errors import Unsupported
 from burnish.graph import DEQUANTIZE, QUANTIZE, Traced
+from burnish.runtimes._block_onnx import block_translations
 from burnish.runtimes._dynamic_onnx import dynamic_translations
 from burnish.runtimes._exported import JOINED, NAME_KEY, Remembered, exported
 
@@ -156,7 +157,8 @@ def _rename_dims(graph: Any, model: Traced) -> None:
     import onnx_ir as ir
 
     for value, slot in [
-        *zip(graph.inputs, model.inputs, strict=True),
+        # Behind the model's own inputs an edit may have put some for a converter.
+        *zip(graph.inputs[: len(model.inputs)], model.inputs, strict=True),
         *zip(graph.outputs, model.outputs, strict=True),
     ]:
         value.shape = ir.Shape(slot.shape)
@@ -192,4 +194,5 @@ def _translations() -> dict[Any, Any]:
     def dequantize(q: Any, scale: Any, zero_point: Any, axis: int) -> Any:
         return op.DequantizeLinear(q, scale, zero_point, axis=axis)
 
-    return {QUANTIZE: quantize, DEQUANTIZE: dequantize, **dynamic_translations()}
+    ours = {QUANTIZE: quantize, DEQUANTIZE: dequantize}
+    return {**ours, **dynamic_translations(), **block_translations()}

@@ -1,4 +1,4 @@
-"""onnxruntime: the ONNX file as torch writes it; float32, int8 and float16 on the CPU.
+"""onnxruntime: the ONNX file as torch writes it; float32, int8, float16, weights in blocks.
 
 A float16 file is for its size: on an x86 CPU onnxruntime (1.31) widens what it has no kernel for
 (nearly everything) with conversions of its own, and is no faster. For bfloat16 it has neither
@@ -14,12 +14,13 @@ from pathlib import Path
 
 from burnish.bundle import Artifact, Options, Worker
 from burnish.graph import Traced, operator, operator_names
+from burnish.runtimes._block_onnx import pack_blocks
 from burnish.runtimes._onnx import to_onnx
 from burnish.runtimes._runtime import check_precision, missing, ports, require
 from burnish.runtimes._surgery import keep_floats, merge_pads, pool_globally
 
 FILE = "model.onnx"
-KNOWN = {name: name for name in ("float32", "float16", "int8")}
+KNOWN = {name: name for name in ("float32", "float16", "int8", "int8-weights", "int4-weights")}
 
 # Operators and the ONNX ones without a bfloat16 kernel that they become.
 _WITHOUT_BFLOAT16 = {
@@ -46,7 +47,7 @@ class OnnxRuntime:
         require(self.available())
         check_precision(self.name, model, precision, KNOWN, _why_not(model, precision))
         folder.mkdir(parents=True, exist_ok=True)
-        to_onnx(model, folder / FILE, (merge_pads, pool_globally, keep_floats))
+        to_onnx(model, folder / FILE, (pack_blocks, merge_pads, pool_globally, keep_floats))
         artifact = Artifact(
             folder=folder,
             runtime=self.name,

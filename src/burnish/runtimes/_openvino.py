@@ -12,6 +12,8 @@ computes in the execution type of the options, float32 unless told otherwise. Th
 independent of one another. Conversions of activations are dropped: OpenVINO would compute a
 bfloat16 convolution in bfloat16 where the machine can, whatever the hint says.
 
+Weights stored in blocks become the plugin's compressed constants (`_block_openvino`).
+
 Left out: OpenVINO's own compression to float16, which asks nothing about range.
 """
 
@@ -27,6 +29,7 @@ import numpy as np
 
 from burnish.bundle import Artifact, Options, Worker
 from burnish.graph import Traced
+from burnish.runtimes._block_openvino import BlockInputs
 from burnish.runtimes._onnx import to_onnx
 from burnish.runtimes._openvino_lstm import store_lstm_weights
 from burnish.runtimes._openvino_names import name_nodes
@@ -41,6 +44,8 @@ KNOWN = {
     "float16": "float16",
     "bfloat16-weights": "bfloat16",
     "int8": "int8",
+    "int8-weights": "int8-weights",
+    "int4-weights": "int4-weights",
 }
 
 
@@ -62,11 +67,13 @@ class OpenVino:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             onnx_file = Path(scratch) / "model.onnx"
-            written = to_onnx(model, onnx_file, (merge_pads, drop_zero_points))
+            blocks = BlockInputs()
+            written = to_onnx(model, onnx_file, (blocks.take, merge_pads, drop_zero_points))
             converted = openvino.convert_model(str(onnx_file))
             name_nodes(converted, written)
             fuse_quantizers(converted)
             store_lstm_weights(converted)
+            blocks.give_back(converted)
             if KNOWN[precision] in ("float16", "bfloat16"):
                 widen(converted)
             openvino.save_model(converted, str(folder / FILES[0]), compress_to_fp16=False)

@@ -55,6 +55,8 @@ def _constant(output: Any) -> Any:
     node = output.get_node()
     if node.get_type_name() == "Constant":
         return node.get_data()
+    if node.get_type_name() == "Parameter":
+        return None
     inputs = [_constant(source) for source in node.input_values()]
     if not inputs or any(value is None for value in inputs):
         return None

@@ -17,7 +17,7 @@ import torch
 
 from burnish.bundle import Artifact, Port, Worker
 from burnish.errors import MissingExtra, Unsupported
-from burnish.graph import DEQUANTIZE, DYNAMIC, QUANTIZE, Slot, Traced
+from burnish.graph import DEQUANTIZE, DEQUANTIZE_BLOCKS, DYNAMIC, FAKE, QUANTIZE, Slot, Traced
 
 _SMALL = {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 
@@ -37,9 +37,10 @@ class Runtime(Protocol):
     def export(self, model: Traced, folder: Path, *, precision: str = "float32") -> Artifact:
         """Write the artifact into `folder`.
 
-        `precision` is "float32" or "int8"; "float16" for a graph cast to it; "bfloat16" for a graph
-        cast to it or, on OpenVINO, for a float32 file run under its bfloat16 hint, where
-        "bfloat16-weights" is the cast graph.
+        `precision` is "float32" or "int8"; "int8-weights" or "int4-weights" for a graph in which
+        nothing but weights in blocks is quantized; "float16" for a graph cast to it; "bfloat16"
+        for a graph cast to it or, on OpenVINO, for a float32 file run under its bfloat16 hint,
+        where "bfloat16-weights" is the cast graph.
 
         Raises Unsupported for a precision or operator it has no form for, MissingExtra where it
         is not installed.
@@ -70,9 +71,22 @@ def ports(slots: tuple[Slot, ...]) -> tuple[Port, ...]:
 
 
 def is_quantized(model: Traced) -> bool:
-    """Whether the graph holds operators of ours that quantize, dequantize or read integers."""
+    """Whether the graph holds operators of ours that quantize, dequantize or read integers.
+
+    Weights stored in blocks are no such operators: all of such a graph is computed in float.
+    """
     ours = {QUANTIZE, DEQUANTIZE, *DYNAMIC}
     return any(node.target in ours for node in model.graph_module.graph.nodes)
+
+
+def held_by(model: Traced) -> str:
+    """What a graph holds: "float32", "float16", "bfloat16", "int8", or, where nothing but stored
+    weights is quantized, "int8-weights" or "int4-weights", by the fewest bits of any."""
+    if is_quantized(model):
+        return "int8"
+    nodes = model.graph_module.graph.nodes
+    bits = [int(node.args[3]) for node in nodes if node.target is DEQUANTIZE_BLOCKS]
+    return f"int{min(bits)}-weights" if bits else cast_to(model) or "float32"
 
 
 def cast_to(model: Traced) -> str | None:
@@ -96,14 +110,19 @@ def check_precision(
         runtime: its name.
         model: the graph.
         precision: what was asked for.
-        known: the precisions the runtime has, each with what a graph must hold for it: "float32",
-            "float16", "bfloat16" or "int8".
+        known: the precisions the runtime has, each with what a graph must hold for it, as `held_by`
+            says it.
         why_not: why it has no other, to end the refusal with.
     """
+    if any(node.target in FAKE for node in model.graph_module.graph.nodes):
+        raise Unsupported(
+            f"asked {runtime} for an artifact of a graph that is prepared for quantization-aware "
+            "training: apply quantize.ConvertQat first"
+        )
     if precision not in known:
         names = ", ".join(known)
         raise Unsupported(f"{runtime} artifacts come in {names}, not in {precision!r}{why_not}")
-    held = "int8" if is_quantized(model) else cast_to(model) or "float32"
+    held = held_by(model)
     if known[precision] != held:
         name = "float" if held == "float32" else held
         other = [key for key, value in known.items() if value == held]
