@@ -51,7 +51,9 @@ def fast_copy(traced: Traced) -> fx.GraphModule:
     """A copy of the graph to run: the weights of images' convolutions in channels-last."""
     module = traced.copy().graph_module
     if any(operator(node) in ("conv2d", "conv_transpose2d") for node in module.graph.nodes):
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Not module.to(): it wants axes of 5, as those of a 3d convolution, to be 4.
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = channels_last(tensor.data)
     return module
 
 
