@@ -39,6 +39,7 @@ PRINTED = {
         "3:conv2d equalized with 0:conv2d before it",
     ],
     "observers": ["(8,) torch.int8"],
+    "qat": ["True", "['PrepareQat', 'Distill', 'ConvertQat']"],
 }
 
 

@@ -10,7 +10,9 @@ from burnish.core import Rewrite
 from burnish.distill import Distill
 from burnish.quantize import (
     Cast,
+    ConvertQat,
     CrossLayerEqualization,
+    PrepareQat,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -20,8 +22,10 @@ from burnish.train import Train
 
 _KNOWN: tuple[type[Rewrite], ...] = (
     Cast,
+    ConvertQat,
     CrossLayerEqualization,
     Distill,
+    PrepareQat,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,

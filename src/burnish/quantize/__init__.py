@@ -12,6 +12,7 @@ from burnish.quantize._dynamic import QuantizeDynamic
 from burnish.quantize._dynamic_call import DynamicModel, quantize_dynamic
 from burnish.quantize._entry import fold
 from burnish.quantize._observer import Observer
+from burnish.quantize._qat import ConvertQat, PrepareQat, convert_qat, prepare_qat
 from burnish.quantize._quantize_tensor import quantize_tensor
 from burnish.quantize._saturate import Saturation, saturation, without_vnni
 from burnish.quantize._sensitivity import sensitivity
@@ -24,10 +25,12 @@ from burnish.quantize._tensor import QTensor
 
 __all__ = [
     "Cast",
+    "ConvertQat",
     "Coverage",
     "CrossLayerEqualization",
     "DynamicModel",
     "Observer",
+    "PrepareQat",
     "QSpec",
     "QTensor",
     "QuantizeDynamic",
@@ -41,9 +44,11 @@ __all__ = [
     "calibrate",
     "cast",
     "choose_scale",
+    "convert_qat",
     "coverage",
     "equalize_cross_layer",
     "fold",
+    "prepare_qat",
     "quantize_dynamic",
     "quantize_static",
     "quantize_tensor",

@@ -13,7 +13,7 @@ operators share is stored once where their integers and scales agree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -190,9 +190,8 @@ def _quantize_weights(
     input_scale = 1.0 if source is None else source["scale"]
     integers, scale = rounded_weight(weight, axis, name, choices, bias, input_scale)
     args = list(node.args)
-    as_product = operator(node) == "linear" and node.meta["val"].dim() > 2
     with module.graph.inserting_before(node):
-        if as_product:
+        if becomes_product(node):
             _replace_linear(store, node, name, integers, scale, bias, weight)
             return
         args[1] = store.dequantized(f"{name}_weight", integers, scale, axis, weight)
@@ -204,6 +203,11 @@ def _quantize_weights(
             new = store.dequantized(f"{name}_bias", rounded, grid.float(), 0)
             args = [*args[:2], new, *args[3:]]
     node.args = tuple(args)
+
+
+def becomes_product(node: fx.Node) -> bool:
+    """Whether it is a linear on more than two axes: a product, and its bias added in float."""
+    return operator(node) == "linear" and bool(node.meta["val"].dim() > 2)
 
 
 def _replace_linear(
@@ -246,22 +250,35 @@ def _quantize_value(
 ) -> None:
     graph = module.graph
     scale, zero = float(entry["scale"]), int(entry["zero_point"])
-    last = node
-    while last.next.op == "placeholder":
-        last = last.next
-    with graph.inserting_before(last.next):
+    with graph.inserting_before(behind(node)):
         scales = add_tensor(module, f"{name}_scale", torch.tensor(scale))
         zeros = add_tensor(module, f"{name}_zero", torch.tensor(zero, dtype=torch.uint8))
-        whole = readers is None
-        source = _unrectified(node, scale, zero) if whole else node
+        source = _unrectified(node, scale, zero) if readers is None else node
         quantized = graph.call_function(QUANTIZE, (source, scales, zeros, PER_TENSOR))
         real = graph.call_function(DEQUANTIZE, (quantized, scales, zeros, PER_TENSOR))
         for new in (quantized, real):
             new.meta["nn_module_stack"] = node.meta.get("nn_module_stack")
+    reroute(node, real, readers, but=(quantized,))
+
+
+def behind(node: fx.Node) -> fx.Node:
+    """What follows a node: the place to insert what reads it. Inputs stay together at the front."""
+    while node.next.op == "placeholder":
+        node = node.next
+    return node.next
+
+
+def reroute(
+    node: fx.Node, new: fx.Node, readers: Collection[fx.Node] | None, but: Collection[fx.Node]
+) -> None:
+    """Let the readers of a value read `new` instead: all or those given, but for size queries.
+
+    `but` names those that made `new` of it.
+    """
     for user in list(node.users):
         size_query = operator(user).startswith("sym_")
-        if user is not quantized and not size_query and (readers is None or user in readers):
-            user.replace_input_with(node, real)
+        if user not in but and not size_query and (readers is None or user in readers):
+            user.replace_input_with(node, new)
 
 
 def _unrectified(node: fx.Node, scale: float, zero: int) -> fx.Node:
