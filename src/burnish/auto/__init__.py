@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from burnish.auto._bench import Bench, RealBench
 from burnish.auto._ladder import Recover, Recovery, recover
+from burnish.auto._mix import mix
+from burnish.auto._mix_result import Limit, Mix, Mixed
 from burnish.auto._optimize import optimize
 from burnish.auto._result import Result
 from burnish.auto._steps import STEPS
 
-__all__ = ["STEPS", "Bench", "RealBench", "Recover", "Recovery", "Result", "optimize", "recover"]
+__all__ = [
+    "STEPS",
+    "Bench",
+    "Limit",
+    "Mix",
+    "Mixed",
+    "RealBench",
+    "Recover",
+    "Recovery",
+    "Result",
+    "mix",
+    "optimize",
+    "recover",
+]

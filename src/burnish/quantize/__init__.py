@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from burnish.quantize._allocate import Allocation, Option, Seam, allocate
 from burnish.quantize._blocks import QuantizeWeights, quantize_weights
 from burnish.quantize._calibrate import Statistics, calibrate
 from burnish.quantize._cast import Cast, cast
@@ -11,6 +12,8 @@ from burnish.quantize._cross_layer import CrossLayerEqualization, equalize_cross
 from burnish.quantize._dynamic import QuantizeDynamic
 from burnish.quantize._dynamic_call import DynamicModel, quantize_dynamic
 from burnish.quantize._entry import fold
+from burnish.quantize._mixed import MixedPrecision, mixed_precision
+from burnish.quantize._mixed_survey import Survey, survey
 from burnish.quantize._observer import Observer
 from burnish.quantize._qat import ConvertQat, PrepareQat, convert_qat, prepare_qat
 from burnish.quantize._quantize_tensor import quantize_tensor
@@ -24,12 +27,15 @@ from burnish.quantize._static import QuantizeStatic, quantize_static
 from burnish.quantize._tensor import QTensor
 
 __all__ = [
+    "Allocation",
     "Cast",
     "ConvertQat",
     "Coverage",
     "CrossLayerEqualization",
     "DynamicModel",
+    "MixedPrecision",
     "Observer",
+    "Option",
     "PrepareQat",
     "QSpec",
     "QTensor",
@@ -37,10 +43,13 @@ __all__ = [
     "QuantizeStatic",
     "QuantizeWeights",
     "Saturation",
+    "Seam",
     "Sensitivity",
     "SmoothQuant",
     "Statistics",
+    "Survey",
     "Weights",
+    "allocate",
     "calibrate",
     "cast",
     "choose_scale",
@@ -48,6 +57,7 @@ __all__ = [
     "coverage",
     "equalize_cross_layer",
     "fold",
+    "mixed_precision",
     "prepare_qat",
     "quantize_dynamic",
     "quantize_static",
@@ -57,5 +67,6 @@ __all__ = [
     "saturation",
     "sensitivity",
     "smooth",
+    "survey",
     "without_vnni",
 ]
