@@ -123,7 +123,8 @@ def test_the_largest_weight_does_not_count_as_saturated() -> None:
 
 
 def _learned(ratio: torch.Tensor, unit: torch.Tensor, progress: float = 0.0) -> torch.Tensor:
-    return LEARNED_SCALE(ratio, unit, _scalar(progress), 0.8, NAME, True)
+    found: torch.Tensor = LEARNED_SCALE(ratio, unit, _scalar(progress), 0.8, NAME, True)
+    return found
 
 
 def test_a_step_on_the_ratio_is_lsqs_step_on_the_scale() -> None:
@@ -241,4 +242,4 @@ def test_progress_is_told_to_graphs_that_ask_for_it_alone() -> None:
     set_progress(nn.Linear(2, 2), 0.5)
     plain.graph_module.register_buffer("burnish_progress", torch.zeros(()))
     set_progress(plain, 0.5)
-    assert float(plain.graph_module.burnish_progress) == 0.5
+    assert float(plain.graph_module.get_buffer("burnish_progress")) == 0.5

@@ -11,6 +11,7 @@ import pytest
 
 from burnish.errors import Infeasible, InvalidInput
 from burnish.quantize import Allocation, Option, Seam, allocate
+from burnish.quantize._allocate import Minimise
 
 Options = dict[str, dict[str, Option]]
 
@@ -59,7 +60,7 @@ def best(options: Options, limit: float, minimise: str, seams: Sequence[Seam]) -
 
 @pytest.mark.parametrize("minimise", ["loss", "cost"])
 @pytest.mark.parametrize("seed", range(16))
-def test_it_is_the_best_of_all_combinations(seed: int, minimise: str) -> None:
+def test_it_is_the_best_of_all_combinations(seed: int, minimise: Minimise) -> None:
     options, seams = drawn(seed)
     limit = random.Random(seed).random() * len(options) * (0.6 if minimise == "loss" else 0.1)
     wanted = best(options, limit, minimise, seams)

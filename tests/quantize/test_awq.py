@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -137,7 +138,8 @@ def deviation(network: Traced, model: nn.Module, x: torch.Tensor) -> float:
     module = network.graph_module
     for node, name in operator_names(module).items():
         if "linear" in name:
-            path, _, leaf = str(node.args[1].target).rpartition(".")
+            stored: Any = node.args[1]
+            path, _, leaf = str(stored.target).rpartition(".")
             owner = module.get_submodule(path)
             weight = getattr(owner, leaf)
             with torch.no_grad():

@@ -120,7 +120,7 @@ def test_inputs_that_do_not_vary_together_are_rounded_to_nearest(order: bool) ->
     for diagonal in (torch.ones(40), torch.rand(40) + 0.1, torch.zeros(40)):
         rounded = round_gptq(weight, spec, torch.diag(diagonal), order=order)
         for found, wanted in zip(rounded, round_nearest(weight, spec), strict=True):
-            assert torch.equal(found, wanted)
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 def test_an_input_that_was_always_zero_is_rounded_to_nearest() -> None:
@@ -141,7 +141,7 @@ def test_sum_or_mean_of_the_second_moment_is_the_same() -> None:
     for found, wanted in zip(
         round_gptq(weight, spec, moment), round_gptq(weight, spec, moment / 256), strict=True
     ):
-        assert torch.equal(found, wanted)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 def test_matrices_under_one_another_are_rounded_as_each_alone() -> None:

@@ -37,13 +37,14 @@ from burnish.quantize import (
     prepare_qat,
     quantize_static,
 )
+from burnish.quantize._qat import Scales
 from burnish.recipe import load_history, replay, save_history
 from burnish.testing import Tiny, catalogue
 from burnish.train import Train, evaluate, fit
 from tests import once
 
 RUNTIMES = ("onnxruntime", "openvino")
-SCALES = ("learned", "observed")
+SCALES: tuple[Scales, ...] = ("learned", "observed")
 TINIES = {tiny.name: tiny for tiny in catalogue()}
 # One runtime each by default: what differs between the two is placement, and that is tested there.
 FEW = {
@@ -152,7 +153,7 @@ def test_before_training_it_is_the_static_model_bit_for_bit(tiny: Tiny, runtime:
         pytest.param("openvino", "learned", marks=pytest.mark.slow),
     ],
 )
-def test_what_was_trained_is_what_is_converted(runtime: str, scales: str) -> None:
+def test_what_was_trained_is_what_is_converted(runtime: str, scales: Scales) -> None:
     """Bit for bit, after weights, biases and scales have moved; and it learned something."""
     prepared = prepare_qat(
         _network(), _images(), runtime=runtime, scales=scales, weights=Weights(bits=3)
@@ -162,7 +163,7 @@ def test_what_was_trained_is_what_is_converted(runtime: str, scales: str) -> Non
     assert all(node.target not in FAKE for node in converted.graph_module.graph.nodes)
     task = _task()
     assert evaluate(trained, task, "train").figure >= evaluate(prepared, task, "train").figure
-    for images, _ in task.validation:
+    for images, _ in task.data("validation"):
         with torch.no_grad():
             assert torch.equal(trained(images), converted(images))
             assert not torch.equal(trained(images), prepared(images))
@@ -193,8 +194,8 @@ def test_training_regains_what_few_bits_lose() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [part for size in sizes for part in (nn.Linear(*size), nn.ReLU())]
-        network = nn.Sequential(*layers[:-1])
-    network = fit(network, task, epochs=6, learning_rate=1e-2).model.eval()
+        started = nn.Sequential(*layers[:-1])
+    network = fit(started, task, epochs=6, learning_rate=1e-2).model.eval()
     calibration = [x for x, _ in train[:4]]
     prepared = prepare_qat(network, calibration, weights=weights)
     trained = convert_qat(fit(prepared, task, epochs=3, learning_rate=5e-3).model)
@@ -223,7 +224,8 @@ def test_all_that_is_quantized_learns() -> None:
 def test_ranges_freeze_from_a_share_of_the_training_on() -> None:
     """A training that stops at the share, and one that goes on: the scales are the same."""
     task = _task()
-    for scales, ending in (("learned", "_ratio"), ("observed", "_seen")):
+    endings: tuple[tuple[Scales, str], ...] = (("learned", "_ratio"), ("observed", "_seen"))
+    for scales, ending in endings:
         prepared = prepare_qat(_network(), _images(), scales=scales, frozen_from=0.5)
         kept: list[dict[str, torch.Tensor]] = []
 
@@ -255,7 +257,7 @@ def test_the_whole_history_is_replayed_from_the_float_model(runtime: str, tmp_pa
     assert [applied.step for applied in candidate.history] == list(STEPS)
     save_history(tmp_path, candidate.history)
     again = replay(_network(), load_history(tmp_path), STEPS)
-    for images, _ in goal.task.validation:
+    for images, _ in goal.task.data("validation"):
         with torch.no_grad():
             assert torch.equal(again(images), candidate.model(images))
 

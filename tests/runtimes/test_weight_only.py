@@ -118,7 +118,7 @@ class Wide(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(1024, 1024) for _ in range(4))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        x = self.embed(ids)
+        x: torch.Tensor = self.embed(ids)
         for layer in self.layers:
             x = torch.relu(layer(x))
         return x
