@@ -21,8 +21,9 @@ from burnish.errors import InvalidInput, Unsupported
 from burnish.goal import Inputs
 from burnish.graph import Traced, operator_names
 from burnish.quantize._dynamic import QuantizeDynamic
-from burnish.quantize._dynamic_place import KINDS, NO_FORM, has_dynamic_form
+from burnish.quantize._dynamic_place import KINDS, NO_FORM
 from burnish.quantize._entry import as_inputs, fold, refuse_quantized, trace_inputs
+from burnish.quantize._stored import kind_of
 
 Layers = Iterable[type[nn.Module] | str]
 # What an entry of the set stands for: the paths of its modules.
@@ -215,7 +216,7 @@ def _included(asked: Asked, folded: Traced) -> tuple[str, ...]:
         ]
         if not found:
             raise InvalidInput(f"quantize_dynamic: no module that {label!r} names is ever called")
-        held = [name for name in found if has_dynamic_form(nodes[name])]
+        held = [name for name in found if kind_of(nodes[name])]
         if not held:
             raise InvalidInput(f"quantize_dynamic: {label!r} {NO_FORM}")
         included |= dict.fromkeys(held)

@@ -27,9 +27,9 @@ from burnish.graph import (
     finish,
     operator,
 )
-from burnish.quantize._dynamic_place import stored_weight
 from burnish.quantize._entry import planned, refuse_quantized
 from burnish.quantize._recurrent import Recurrent, read, replace
+from burnish.quantize._stored import stored_weight
 from burnish.quantize._weights import grid_of, round_weight, weight_scales
 
 NAME_KEY = "burnish"
