@@ -34,7 +34,7 @@ class Training:
     """A training of `workload` ("resnet20", "lstm"), called in a process of its own.
 
     `by_hand`: by the loop below and not by `fit`. `contiguous`: batches and kernels are, instead of
-    channels-last. `num_train`, `num_test` cut the images.
+    channels-last. `num_train`, `num_test` cut the images. `seed` decides weights and batches.
     """
 
     workload: str
@@ -43,6 +43,7 @@ class Training:
     sources: Sources
     threads: int
     by_hand: bool = False
+    seed: int = SEED
     contiguous: bool = False
     num_train: int | None = None
     num_test: int | None = None
@@ -64,22 +65,22 @@ class Training:
                 schedule=cosine,
                 weight_decay=WEIGHT_DECAY,
                 precision=self.precision,
-                seed=SEED,
+                seed=self.seed,
             ).model
         turns.next()
         return {"answers": answers(trained, task), "weights": model_hash(trained)}
 
     def _cifar(self) -> tuple[nn.Module, Task]:
-        network: nn.Module = cifar.untrained("resnet20", SEED)
+        network: nn.Module = cifar.untrained("resnet20", self.seed)
         if self.contiguous:
             network = network.to(memory_format=torch.contiguous_format)
         images = cifar.load(self.sources, self.num_train, self.num_test)
-        return network, images.task(SEED, self.contiguous)
+        return network, images.task(self.seed, self.contiguous)
 
     def _windows(self) -> tuple[nn.Module, Task]:
         data = windows.load(self.sources)
         fold = data.fold(0)
-        return fold.untrained(8, SEED), fold.task(SEED)
+        return fold.untrained(8, self.seed), fold.task(self.seed)
 
 
 def by_hand(network: nn.Module, data: InTurns | Shuffled, epochs: int, precision: str) -> nn.Module:
