@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from burnish import runtimes as runtimes
     from burnish import testing as testing
     from burnish import train as train
+    from burnish.auto import mix as mix
     from burnish.auto import optimize as optimize
     from burnish.auto import recover as recover
     from burnish.distill import distillation_loss as distillation_loss
@@ -39,8 +40,11 @@ if TYPE_CHECKING:
     from burnish.goal import Measurement as Measurement
     from burnish.goal import Target as Target
     from burnish.goal import Task as Task
+    from burnish.quantize import convert_qat as convert_qat
+    from burnish.quantize import prepare_qat as prepare_qat
     from burnish.quantize import quantize_dynamic as quantize_dynamic
     from burnish.quantize import quantize_static as quantize_static
+    from burnish.quantize import quantize_weights as quantize_weights
 
 __version__ = "0.1.0"
 
@@ -73,10 +77,14 @@ _ROOM_OF = {
     "Measurement": "goal",
     "Target": "goal",
     "Task": "goal",
+    "convert_qat": "quantize",
     "distillation_loss": "distill",
+    "mix": "auto",
     "optimize": "auto",
+    "prepare_qat": "quantize",
     "quantize_dynamic": "quantize",
     "quantize_static": "quantize",
+    "quantize_weights": "quantize",
     "recover": "auto",
 }
 
