@@ -74,7 +74,15 @@ def calibration_calls(goal: Goal) -> Iterator[Call]:
 def folded_with_calls(
     who: str, model: nn.Module, calibration: Iterable[Any], *, share: bool = False
 ) -> tuple[Traced, Iterator[Call]]:
-    """The folded graph of a model traced with the first batch, and all batches as flat calls.
+    """As `traced_with_calls`, with batch-norms folded."""
+    traced, calls = traced_with_calls(who, model, calibration, share=share)
+    return fold(traced, share=share), calls
+
+
+def traced_with_calls(
+    who: str, model: nn.Module, calibration: Iterable[Any], *, share: bool = False
+) -> tuple[Traced, Iterator[Call]]:
+    """The graph of a model traced with the first batch, and all batches as flat calls.
 
     Iterates the batches once. InvalidInput, naming the function `who`, where there is none.
     """
@@ -82,9 +90,9 @@ def folded_with_calls(
     first = next(batches, None)
     if first is None:
         raise InvalidInput(f"{who}: the calibration data is empty: give one batch at least")
-    folded = fold(trace_inputs(model, as_inputs(first), share=share), share=share)
+    traced = trace_inputs(model, as_inputs(first), share=share)
     calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
-    return folded, (flatten_call(call.args, call.kwargs) for call in calls)
+    return traced, (flatten_call(call.args, call.kwargs) for call in calls)
 
 
 def float_graph(model: nn.Module, choices: Choices, *, share: bool = False) -> Traced:

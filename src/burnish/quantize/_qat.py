@@ -20,7 +20,6 @@ learning the zero point; dropout, which a graph traced in eval mode has lost (`T
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -31,18 +30,17 @@ from torch import nn
 from burnish.core import Choices, Rewrite
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Goal
-from burnish.graph import Traced, flatten_call, operator_names
+from burnish.graph import Traced, operator_names
 from burnish.quantize._calibrate import calibrate
 from burnish.quantize._coverage import FLOAT, coverage
 from burnish.quantize._entry import (
     Call,
-    as_inputs,
     calibration_calls,
     float_graph,
     fold,
     refuse_quantized,
     trace_for,
-    trace_inputs,
+    traced_with_calls,
 )
 from burnish.quantize._grids import has_weights
 from burnish.quantize._insert import insert
@@ -197,13 +195,7 @@ def prepare_qat(
         Unsupported: the model cannot be exported.
     """
     step = PrepareQat(runtime, scales, frozen_from, ranges, exclude, Weights.of(weights), include)
-    batches = iter(calibration)
-    first = next(batches, None)
-    if first is None:
-        raise InvalidInput("prepare_qat: the calibration data is empty: give one batch at least")
-    traced = trace_inputs(model, as_inputs(first))
-    inputs = (as_inputs(batch) for batch in itertools.chain([first], batches))
-    calls = (flatten_call(call.args, call.kwargs) for call in inputs)
+    traced, calls = traced_with_calls("prepare_qat", model, calibration)
     prepared = step.rewrite(traced, step.choose_from(traced, calls))
     assert isinstance(prepared, Traced)
     return prepared
