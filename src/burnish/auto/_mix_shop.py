@@ -25,6 +25,7 @@ from torch import nn
 
 from burnish.auto._bench import Arrays, Bench, Terms
 from burnish.auto._console import Narrator
+from burnish.auto._inputs import calibration_calls, timing_inputs
 from burnish.auto._mix_costs import Whole
 from burnish.auto._quality import (
     Answers,
@@ -40,7 +41,7 @@ from burnish.bundle import Artifact, Worker
 from burnish.core import Applied
 from burnish.errors import Damaged, NoEffect, RuntimeFailed, Unsupported
 from burnish.goal import Goal
-from burnish.graph import Traced, flatten_call, operator_names, trace
+from burnish.graph import Traced, operator_names, trace
 from burnish.quantize import Statistics, calibrate, fold
 from burnish.runtimes import attribute, export, load
 
@@ -99,18 +100,14 @@ class Shop:
         with self.narrator.busy("tracing the model"):
             self.traced = trace(self.model, *self.goal.task.inputs.to_trace())
             self.folded = fold(self.traced)
-        self.statistics: Statistics = calibrate(self.folded, self._calibration())
+        self.statistics: Statistics = calibrate(
+            self.folded, calibration_calls(self.goal, self.narrator)
+        )
         sample = self.statistics.sample.batches(8)
         self._calls = list(itertools.islice(sample, NUM_CALLS))
         with torch.inference_mode():
             self._wanted = [self.traced.graph_module(*call) for call in self._calls]
         self._baseline: Answers | None = None
-
-    def _calibration(self) -> Any:
-        task = self.goal.task
-        for batch in self.narrator.watch(task.data("calibration"), "calibrating"):
-            call = task.call(batch)
-            yield flatten_call(call.args, call.kwargs)
 
     def make(self, draft: Draft, graph: Callable[[], tuple[Traced, Applied | None]]) -> Made | None:
         """Export a draft and take its error; None where it fails."""
@@ -196,15 +193,7 @@ class Shop:
         self.narrator.say(f"  {label}: failed, {reason.splitlines()[0]}")
 
     def _arrays(self) -> Arrays:
-        call = next(iter(self.goal.task.calls("validation")))
-        example = self.goal.task.inputs
-        inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
-        inputs = inputs.resized(self.goal.target.batch)
-        tensors = flatten_call(inputs.args, dict(inputs.kwargs))
-        return {
-            slot.name: tensor.detach().cpu().contiguous().numpy()
-            for slot, tensor in zip(self.traced.inputs, tensors, strict=True)
-        }
+        return timing_inputs(self.goal, self.traced, self.goal.target.batch)
 
 
 def _slug(label: str) -> str:

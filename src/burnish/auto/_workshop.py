@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import nn
 
 from burnish.auto._bench import Arrays, Bench, Terms
 from burnish.auto._console import Narrator
+from burnish.auto._inputs import calibration_calls, timing_inputs
 from burnish.auto._quality import (
     Answers,
     agreement,
@@ -67,7 +68,7 @@ class Workshop:
         with narrator.busy("tracing the model"):
             self.traced = trace(model, *goal.task.inputs.to_trace())
             self.folded = fold(self.traced)
-        self.maker = Maker(self.folded, self._calibration, goal.seed)
+        self.maker = Maker(self.folded, lambda: calibration_calls(goal, narrator), goal.seed)
         self._baselines: dict[str, Answers] = {}
         self._built: dict[str, Built | None] = {}
 
@@ -86,13 +87,6 @@ class Workshop:
                 self.store.once(key, answers.to_json)
                 self._baselines[split] = answers
         return self._baselines[split]
-
-    def _calibration(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The calibration data as flat calls, batch by batch, with a bar."""
-        task = self.goal.task
-        for batch in self.narrator.watch(task.data("calibration"), "calibrating"):
-            call = task.call(batch)
-            yield flatten_call(call.args, call.kwargs)
 
     # --- variants
 
@@ -225,14 +219,7 @@ class Workshop:
 
     def arrays(self, batch: int) -> Arrays:
         """Inputs to time with: the first validation batch, cut or repeated to `batch` samples."""
-        call = next(iter(self.goal.task.calls("validation")))
-        example = self.goal.task.inputs
-        inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
-        tensors = flatten_call(*_call_of(inputs.resized(batch)))
-        return {
-            slot.name: tensor.detach().cpu().contiguous().numpy()
-            for slot, tensor in zip(self.traced.inputs, tensors, strict=True)
-        }
+        return timing_inputs(self.goal, self.traced, batch)
 
     def race(self, what: str, trials: Sequence[Trial], seconds: float) -> Race | None:
         """Race trials at the target's batch; None where none of them ran."""
@@ -332,7 +319,8 @@ class Workshop:
             call, example = task.call(batch), task.inputs
             inputs = type(example)(call.args, call.kwargs, example.batch_axis, example.dynamic)
             size = min(FEW_SAMPLES, inputs.batch_size())
-            calls.append(flatten_call(*_call_of(inputs.resized(size))))
+            resized = inputs.resized(size)
+            calls.append(flatten_call(resized.args, dict(resized.kwargs)))
             judged = judged and isinstance(call.target, torch.Tensor | np.ndarray | list)
             targets.append(call.target[:size] if judged else None)
         return calls, targets if judged else None
@@ -365,7 +353,3 @@ def _digests(artifact: Artifact) -> dict[str, str]:
         name: hashlib.sha256((artifact.folder / name).read_bytes()).hexdigest()
         for name in artifact.files
     }
-
-
-def _call_of(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return inputs.args, dict(inputs.kwargs)
