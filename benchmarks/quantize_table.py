@@ -46,11 +46,11 @@ from burnish.errors import BurnishError, InvalidInput  # noqa: E402
 from burnish.recipe import Store  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "quantize_table.json"
-RENEWED = RESULT.with_name("quantize_table--renewed.json")
+LATER = ("renewed", "weights-qat")  # runs of some rows, in order: quantize_table--NAME.json
 PAGE = ROOT / "docs" / "methods" / "quantize_table.md"
 SEED = 0
-RACE_SECONDS = 50.0
-QUICK_SECONDS, QUICK_SAMPLES = 4.0, 96
+RACE_SECONDS, STEPS = 50.0, 256  # a race; of quantization-aware training
+QUICK_SECONDS, QUICK_STEPS, QUICK_SAMPLES = 4.0, 1, 96
 T = TypeVar("T")
 console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -108,6 +108,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             "threads": given.threads,
             "quick": given.quick,
             "race_seconds": race_seconds(given),
+            "steps of training": QUICK_STEPS if given.quick else STEPS,
         },
         "models": models,
         "rows": rows,
@@ -130,7 +131,8 @@ def measure_model(
             raise InvalidInput(f"--rows {part!r}: no row's label holds it")
     chosen = [e for e in known if not given.rows or any(part in e.label for part in given.rows)]
     bench = Bench(model, store, given.threads, race_seconds(given), watch, console.print)
-    builder = cache(lambda: Builder(model, watch, SEED))
+    steps = QUICK_STEPS if given.quick else STEPS
+    builder = cache(lambda: Builder(model, watch, SEED, steps))
     baseline = bench.baseline()
     found: dict[str, Mapping[str, Any]] = {}
     for entry in chosen:
@@ -173,11 +175,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return given
 
 
+def document(result: Path) -> dict[str, Any]:
+    """A result with the rows of later runs."""
+    others = (RESULT.with_name(f"{RESULT.stem}--{name}.json") for name in LATER)
+    paths = [result, *(path for path in others if path.is_file())]
+    first, *later = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    return renewed(first, *later)
+
+
 def write_page(result: Path) -> None:
     """docs/methods/quantize_table.md from a result."""
-    later = json.loads(RENEWED.read_text(encoding="utf-8")) if RENEWED.is_file() else None
-    document = renewed(json.loads(result.read_text(encoding="utf-8")), later)
-    PAGE.write_text(page(document), encoding="utf-8")
+    PAGE.write_text(page(document(result)), encoding="utf-8")
     console.print(f"Page: {PAGE}")
 
 
@@ -186,12 +194,12 @@ def run(given: argparse.Namespace) -> None:
     if given.docs:
         write_page(given.output or RESULT)
         return
-    document = measure(given)
-    console.print(page(document), markup=False, highlight=False)
+    measured = measure(given)
+    console.print(page(measured), markup=False, highlight=False)
     if given.output is None:
         return
     given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
     console.print(f"Result: {given.output}")
     if given.output == RESULT:
         write_page(RESULT)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from burnish import Task
 from burnish.metrics import top1
 from burnish.train import fit
-from models.model import Model, Sources, batches
+from models.model import NUM_TRAINING, Model, Sources, batches
 
 WEIGHTS = "gru.safetensors"
 FILE = "shoulder_imu_50hz.npz"
@@ -48,7 +48,7 @@ def load(sources: Sources) -> Model:
     inside = (~outside).nonzero().flatten()
     generator = torch.Generator().manual_seed(sources.seed)
     mixed = inside[torch.randperm(len(inside), generator=generator)]
-    drawn = mixed[:NUM_CALIBRATION]
+    drawn, seen = mixed[:NUM_CALIBRATION], mixed[:NUM_TRAINING]
     asked = outside.nonzero().flatten()
     asked = asked[sources.order(len(asked))]
     if not (sources.cache / WEIGHTS).is_file():
@@ -63,6 +63,7 @@ def load(sources: Sources) -> Model:
         calibration=batches((windows[drawn],), labels[drawn], BATCH),
         validation=batches((windows[asked],), labels[asked], BATCH, people[asked]),
         metric=top1,
+        training=batches((windows[seen],), labels[seen], BATCH),
     )
 
 

@@ -43,4 +43,5 @@ def load(sources: Sources) -> Model:
         calibration=parts[0],
         validation=parts[1],
         metric=top1_accepted,
+        training=parts[0],
     )

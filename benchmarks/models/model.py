@@ -21,6 +21,7 @@ from burnish.metrics import Metric
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 CACHE = ROOT / "burnish-runs" / "benchmark-models"
+NUM_TRAINING = 2048  # samples of `training`, at most
 Watch = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -70,7 +71,8 @@ class Model:
     """A network in eval mode with its data.
 
     `kind` is "convolutional", "transformer" or "recurrent"; `size` says what one sample is.
-    `names` are the network's arguments, in order.
+    `names` are the network's arguments, in order. `training` is what a step that trains may see:
+    the calibration data and, where there is more, samples beside it.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Model:
     calibration: tuple[Batch, ...]
     validation: tuple[Batch, ...]
     metric: Metric
+    training: tuple[Batch, ...] = ()
 
     @property
     def grouped(self) -> bool:
@@ -103,6 +106,7 @@ class Model:
             metric=self.metric,
             calibration=self.calibration,
             validation=self.validation,
+            train=self.training or None,
             unpack=lambda batch: (Inputs(batch.args), batch.target),
             groups=(lambda batch: batch.groups) if self.grouped else None,
         )

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from burnish.errors import InvalidInput, MissingExtra
 from burnish.metrics import top1
-from models.model import Model, Sources, batches
+from models.model import NUM_TRAINING, Model, Sources, batches
 
 IMAGES = "cifar10-jpeg.zip"
 WEIGHTS = "resnet20-cifar10-jpeg.safetensors"
@@ -37,7 +37,7 @@ def load(sources: Sources) -> Model:
     with zipfile.ZipFile(sources.find(IMAGES)) as archive:
         train, test = (images_of(archive, split) for split in ("train", "test"))
         generator = torch.Generator().manual_seed(sources.seed)
-        drawn = torch.randperm(len(train), generator=generator)[:NUM_CALIBRATION].tolist()
+        drawn = torch.randperm(len(train), generator=generator)[:NUM_TRAINING].tolist()
         chosen = sources.order(len(test))
         parts = []
         for members, order in ((train, drawn), (test, chosen)):
@@ -53,9 +53,10 @@ def load(sources: Sources) -> Model:
         size="3 × 32 × 32",
         network=network(sources),
         names=("x",),
-        calibration=parts[0],
+        calibration=parts[0][: NUM_CALIBRATION // BATCH],
         validation=parts[1],
         metric=top1,
+        training=parts[0],
     )
 
 

@@ -3,9 +3,10 @@
 A row is steps in order, each a rewrite of the graph before it; the last one quantizes or casts.
 What is not there is an ImportError before anything is measured. A refinement stands beside plain
 static quantization on one runtime (`REFINED_ON`), with nothing else changed; "all refinements" is
-their sum on both.
+their sum on both. A row that ends in `ConvertQat` trains between its two steps (table/build.py).
 
-Left out: combinations of two or three of them.
+Left out: combinations of two or three of them; blocks of other sizes than 32; mixed precision,
+which is rows under a budget (mixed_precision.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from dataclasses import dataclass
 from burnish.core import Rewrite
 from burnish.quantize import (
     Cast,
+    ConvertQat,
     CrossLayerEqualization,
+    PrepareQat,
     QuantizeDynamic,
     QuantizeStatic,
+    QuantizeWeights,
     SmoothQuant,
     Weights,
 )
@@ -26,6 +30,8 @@ RUNTIMES = ("onnxruntime", "openvino")
 REFINED_ON = "onnxruntime"
 PLAIN = "static"
 ALL = "static, all refinements"
+TRAINED = "QAT"
+IN_WEIGHTS = ((8, "nearest"), (4, "nearest"), (4, "hqq"), (4, "gptq"), (4, "awq"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Entry:
 
 def entries(kind: str) -> tuple[Entry, ...]:
     """All rows for a kind of network, floats first."""
-    return (*_floats(), *_dynamic(), *_static(), *_refined(kind), *_everything())
+    first = (*_floats(), *_dynamic(), *_static(), *_refined(kind), *_everything())
+    return (*first, *_weights(), *_trained())
 
 
 def _floats() -> list[Entry]:
@@ -66,6 +73,23 @@ def _dynamic() -> list[Entry]:
 
 def _static() -> list[Entry]:
     return [Entry(PLAIN, runtime, "int8", (QuantizeStatic(runtime),)) for runtime in RUNTIMES]
+
+
+def _weights() -> list[Entry]:
+    return [
+        Entry(
+            f"weights in {bits} bits, {method}",
+            runtime,
+            f"int{bits}-weights",
+            (QuantizeWeights(runtime, bits, method=method),),
+        )
+        for bits, method in IN_WEIGHTS
+        for runtime in RUNTIMES
+    ]
+
+
+def _trained() -> list[Entry]:
+    return [Entry(TRAINED, on, "int8", (PrepareQat(on), ConvertQat())) for on in RUNTIMES]
 
 
 def _refined(kind: str) -> list[Entry]:

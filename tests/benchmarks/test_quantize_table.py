@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -125,29 +124,52 @@ def test_the_page_tells_every_row_and_every_failure(load: Any) -> None:
     assert "**missed**" in page
 
 
-def test_rows_measured_again_take_the_place_of_the_first(load: Any) -> None:
-    def result(figure: float) -> dict[str, Any]:
+def test_rows_measured_again_take_the_place_of_the_first_and_new_ones_stand_behind(
+    load: Any,
+) -> None:
+    def result(figure: float, *techniques: str) -> dict[str, Any]:
         rows = [
             {"model": "gru", "technique": name, "label": f"{name}, openvino", "figure": figure}
-            for name in ("float32", "static", "dynamic")
+            for name in techniques
         ]
         claims = [{"claim": "gru, static: kept", "met": figure > 1}]
-        return {"rows": rows, "claims": claims, "environment": {"commit": "abc"}}
+        environment = {"commit": "abc"}
+        return {"models": ["gru"], "rows": rows, "claims": claims, "environment": environment}
 
-    later = result(2.0)
-    later["rows"].pop()
-    found = load("table.document").renewed(result(1.0), later)
-    assert [row["figure"] for row in found["rows"]] == [1.0, 2.0, 1.0]
+    renewed = load("table.document").renewed
+    later = result(2.0, "float32", "static", "QAT")
+    found = renewed(result(1.0, "float32", "static", "dynamic"), later)
+    assert [row["figure"] for row in found["rows"]] == [1.0, 2.0, 1.0, 2.0]
     assert found["claims"] == later["claims"]
-    assert found["renewed"] == {"commit": "abc", "rows": ["gru: static, openvino"]}
-    assert "renewed" not in load("table.document").renewed(result(1.0), None)
+    assert found["renewed"] == [
+        {"commit": "abc", "rows": ["gru: static, openvino"], "new": ["gru: QAT, openvino"]}
+    ]
+    assert renewed(result(1.0, "static"))["renewed"] == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "trained", "met"), [(0.02, 0.012, False), (0.02, 0.008, True), (0.004, 0.01, None)]
+)
+def test_training_regains_half_of_what_static_loses(
+    load: Any, loss: float, trained: float, met: bool | None
+) -> None:
+    def row(technique: str, lost: float) -> dict[str, Any]:
+        label = f"{technique}, openvino"
+        found = {"state": "fails", "difference": -lost, "low": 0, "high": 0, "n": 1, "needed": 1}
+        named = {"model": "gru", "technique": technique, "runtime": "openvino", "label": label}
+        return {**named, "failed": None, "verdict": found}
+
+    document = load("table.document")
+    _, *claims = document.claims_of([row("static", loss), row("QAT", trained)])
+    assert [item["met"] for item in claims] == ([] if met is None else [met])
+    if claims:
+        assert claims[0]["value"] == pytest.approx(1 - trained / loss)
+        assert "| gru, QAT, openvino | 2.00 |" in load("table.page")._claims(claims)
 
 
 def test_the_committed_page_is_the_committed_result(load: Any) -> None:
     if not RESULT.exists():
         pytest.skip("no result of quantize_table.py is committed")
-    document = json.loads(RESULT.read_text(encoding="utf-8"))
-    later = RESULT.with_name("quantize_table--renewed.json")
-    again = json.loads(later.read_text(encoding="utf-8")) if later.exists() else None
-    document = load("table.document").renewed(document, again)
-    assert PAGE.read_text(encoding="utf-8") == load("table.page").page(document)
+    script = load("quantize_table")
+    written = script.document(RESULT)
+    assert PAGE.read_text(encoding="utf-8") == load("table.page").page(written)
