@@ -116,6 +116,22 @@ def test_a_circle_of_files_in_one_room_is_found(tmp_path: Path) -> None:
         assert name in found
 
 
+def test_a_circle_of_folders_in_one_room_is_found(tmp_path: Path) -> None:
+    files = {
+        "low/_one/__init__.py": "",
+        "low/_two/__init__.py": "",
+        "low/_one/a.py": "from burnish.low._two.b import b",
+        "low/_two/b.py": "",
+        "low/_two/c.py": "from burnish.low._one.d import d",
+        "low/_one/d.py": "",
+    }
+    (found,) = lines(edges.knots(tree(tmp_path, files)))
+    assert "burnish.low._one" in found
+    assert "burnish.low._two" in found
+    del files["low/_two/c.py"]
+    assert lines(edges.knots(tree(tmp_path / "mended", files))) == []
+
+
 def test_a_private_file_that_asks_its_own_door_is_a_circle(tmp_path: Path) -> None:
     files = {"low/_one.py": "from burnish.low import one"}
     assert len(lines(edges.knots(tree(tmp_path, files)))) == 1

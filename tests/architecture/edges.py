@@ -79,7 +79,7 @@ def _broken_edge(source: Source, room: str, table: Table) -> tuple[str, str] | N
 
 
 def knots(sources: Sequence[Source]) -> Iterator[Violation]:
-    """A circle of imports, between rooms or between the files of one; the first that is found."""
+    """A circle of imports: between rooms, a room's folders, or files; of each the first found."""
     inside = [source for source in sources if source.room]
     by_module = {source.module: source for source in inside}
     rooms: dict[str, set[str]] = {}
@@ -87,8 +87,15 @@ def knots(sources: Sequence[Source]) -> Iterator[Violation]:
         theirs = {by_module[module].room for module in _targets(source, by_module)}
         rooms.setdefault(source.room, set()).update(theirs - {source.room})
     files = {source.module: _targets(source, by_module) for source in inside}
+    folders: dict[str, set[str]] = {}
+    for module, others in files.items():
+        mine = by_module[module].package
+        theirs = {by_module[other].package for other in others}
+        if mine.count(".") > 1:
+            folders.setdefault(mine, set()).update(theirs - {mine})
     doors = {s.room: s.path for s in inside if s.is_door}
     yield from _circle(rooms, lambda room: doors.get(room, f"src/{PACKAGE}/{room}"))
+    yield from _circle(folders, lambda folder: f"src/{folder.replace('.', '/')}")
     yield from _circle(files, lambda module: by_module[module].path)
 
 

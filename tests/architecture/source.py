@@ -48,7 +48,10 @@ class Import:
 
 @dataclass(frozen=True)
 class Source:
-    """One parsed file. `module` is its dotted name, "" for a file outside the package."""
+    """One parsed file. `module` is its dotted name, "" for a file outside the package.
+
+    `is_door`: it is a room's `__init__`, or the package's; that of a folder in a room is none.
+    """
 
     path: str
     module: str
@@ -65,7 +68,9 @@ class Source:
 
     @property
     def package(self) -> str:
-        return self.module if self.is_door else self.module.rpartition(".")[0]
+        """The module's own name for an `__init__`, that above it for other files."""
+        inits = self.path.endswith("__init__.py")
+        return self.module if inits else self.module.rpartition(".")[0]
 
 
 def read_files(root: Path, files: Iterable[Path]) -> tuple[Source, ...]:
@@ -88,7 +93,7 @@ def _read(root: Path, file: Path) -> Source:
     return Source(
         path=relative.as_posix(),
         module=module,
-        is_door=file.name == "__init__.py",
+        is_door=file.name == "__init__.py" and module.count(".") < 2,
         text=text,
         tree=ast.parse(text, filename=str(file)),
     )

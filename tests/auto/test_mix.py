@@ -31,7 +31,7 @@ from burnish.errors import Infeasible, InvalidInput, NoEffect, RuntimeFailed, Un
 from burnish.goal import Budget, Goal, Target
 from burnish.graph import DEQUANTIZE, DEQUANTIZE_BLOCKS, Traced, operator_names, trace
 from burnish.quantize import Survey, calibrate, fold, survey
-from burnish.quantize._mixed_layers import Layer
+from burnish.quantize._mixed.layers import Layer
 from tests.auto.made_up import OPERATORS, Exports, Here, one_thread, task, trained
 
 MICRO = 1e-6

@@ -22,7 +22,7 @@ from burnish.auto._steps import STEPS
 from burnish.auto._trial import Built, Variant
 from burnish.auto._workshop import Workshop
 from burnish.quantize import QuantizeStatic, Sensitivity
-from burnish.quantize._sensitivity_table import SensitivityRow
+from burnish.quantize._sensitivity.table import SensitivityRow
 from burnish.recipe import load_history, replay
 from tests.auto.made_up import (
     OPERATORS,

@@ -11,7 +11,7 @@ import pytest
 
 from burnish.errors import Infeasible, InvalidInput
 from burnish.quantize import Allocation, Option, Seam, allocate
-from burnish.quantize._allocate import Minimise
+from burnish.quantize._mixed.allocate import Minimise
 
 Options = dict[str, dict[str, Option]]
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, finish, operator_names
-from burnish.quantize._awq import ALPHAS, awq_scales, factors
-from burnish.quantize._awq_layers import awq_groups
-from burnish.quantize._block_round import BlockSpec, dequantize_rounded, round_nearest
-from burnish.quantize._scale import scale_made, scale_read
-from burnish.quantize._smooth import sampled
+from burnish.quantize._blocks.awq import ALPHAS, awq_scales, factors
+from burnish.quantize._blocks.awq_layers import awq_groups
+from burnish.quantize._blocks.round import BlockSpec, dequantize_rounded, round_nearest
+from burnish.quantize._rescaling.scale import scale_made, scale_read
+from burnish.quantize._smooth.smooth import sampled
 from tests.quantize.quick import folded
 
 SPEC = BlockSpec(4, 16)

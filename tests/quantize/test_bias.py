@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from burnish.graph import Traced, operator
-from burnish.quantize._bias import ABSURD, mean_output, sequential_shift
+from burnish.quantize._static.bias import ABSURD, mean_output, sequential_shift
 from tests.quantize.quick import folded, quantized, seen
 
 KINDS = {"conv1d", "conv2d", "conv_transpose2d", "linear"}

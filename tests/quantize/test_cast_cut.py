@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.quantize._cast_cut import Value, fewest_conversions, num_conversions
+from burnish.quantize._cast.cut import Value, fewest_conversions, num_conversions
 
 
 @st.composite

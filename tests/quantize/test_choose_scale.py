@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from burnish.errors import InvalidInput
 from burnish.quantize import QSpec, choose_scale, quantize_tensor, quantize_tensor_dynamic
-from burnish.quantize._format import FORMATS
-from burnish.quantize._spec import Granularity
+from burnish.quantize._tensors.format import FORMATS
+from burnish.quantize._tensors.spec import Granularity
 
 UINT8 = QSpec("uint8", symmetric=False)
 LEAST = math.ldexp(1.0, -149)

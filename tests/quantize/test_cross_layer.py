@@ -15,7 +15,7 @@ from burnish.core import Candidate, Choices
 from burnish.errors import InvalidInput, NoEffect
 from burnish.graph import Traced, operator_names, tensor_of
 from burnish.quantize import CrossLayerEqualization, coverage, equalize_cross_layer
-from burnish.quantize._scale import input_reach, output_reach
+from burnish.quantize._rescaling.scale import input_reach, output_reach
 from burnish.testing import RewriteContract, Tiny, catalogue
 from tests import once
 from tests.quantize.preserving import models, same

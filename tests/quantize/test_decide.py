@@ -12,8 +12,8 @@ from burnish.core import Choices
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator, operator_names, tensor_of
 from burnish.quantize import QuantizeStatic
-from burnish.quantize._equalize import LARGEST_GAIN, depthwise_pairs, gains
-from burnish.quantize._insert import gained
+from burnish.quantize._rescaling.equalize import LARGEST_GAIN, depthwise_pairs, gains
+from burnish.quantize._static.insert import gained
 from tests.quantize.quick import folded, quantized, seen
 
 RUNTIMES = ("onnxruntime", "openvino")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from burnish.quantize import QSpec, QTensor, quantize_tensor
-from burnish.quantize._format import format_name
+from burnish.quantize._tensors.format import format_name
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_:UserWarning")
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from burnish.errors import InvalidInput
-from burnish.quantize._block_round import (
+from burnish.quantize._blocks.gptq import LAZY, inverse_factor, round_gptq
+from burnish.quantize._blocks.round import (
     BlockSpec,
     block_scales,
     dequantize_rounded,
     round_nearest,
 )
-from burnish.quantize._gptq import LAZY, inverse_factor, round_gptq
 
 
 def rows(count: int, width: int, seed: int = 0) -> torch.Tensor:

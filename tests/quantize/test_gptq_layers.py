@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from burnish.graph import Traced, operator_names
-from burnish.quantize import _gptq_layers as gptq_layers_file
-from burnish.quantize._block_round import BlockSpec, dequantize_rounded, round_nearest
-from burnish.quantize._gptq import round_gptq
-from burnish.quantize._gptq_layers import gptq_layers
-from burnish.quantize._sample import Sample
-from burnish.quantize._smooth import sampled
+from burnish.quantize._blocks import gptq_layers as gptq_layers_file
+from burnish.quantize._blocks.gptq import round_gptq
+from burnish.quantize._blocks.gptq_layers import gptq_layers
+from burnish.quantize._blocks.round import BlockSpec, dequantize_rounded, round_nearest
+from burnish.quantize._calibration.sample import Sample
+from burnish.quantize._smooth.smooth import sampled
 from tests.quantize.quick import folded
 
 SPEC = BlockSpec(4, 16)

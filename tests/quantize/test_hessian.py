@@ -11,8 +11,8 @@ from torch import nn
 
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator_names
-from burnish.quantize._hessian import Passage
-from burnish.quantize._smooth import sampled
+from burnish.quantize._blocks.hessian import Passage
+from burnish.quantize._smooth.smooth import sampled
 from tests.quantize.quick import folded
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from burnish.errors import InvalidInput
-from burnish.quantize._block_round import BlockSpec, dequantize_rounded, round_nearest
-from burnish.quantize._hqq import BETA, KAPPA, STEPS, P, round_hqq
+from burnish.quantize._blocks.hqq import BETA, KAPPA, STEPS, P, round_hqq
+from burnish.quantize._blocks.round import BlockSpec, dequantize_rounded, round_nearest
 
 
 def drawn(rows: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from burnish.quantize._format import FORMATS
-from burnish.quantize._minifloat import float4_values, round_float
+from burnish.quantize._tensors.format import FORMATS
+from burnish.quantize._tensors.minifloat import float4_values, round_float
 from tests.quantize.onnx_side import DTYPES, assert_same, to_numpy
 
 FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")

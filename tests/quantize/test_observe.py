@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.quantize._observe import (
+from burnish.quantize._calibration.observe import (
     NUM_BINS,
     PER_SAMPLE,
     THINNED,
@@ -21,7 +21,7 @@ from burnish.quantize._observe import (
     histogram,
     thinned,
 )
-from burnish.quantize._range import choose_range
+from burnish.quantize._calibration.range import choose_range
 
 # Values of one tensor: within 2^80 of one another, or zero. Beyond that float32 itself underflows.
 FLOATS = st.builds(math.ldexp, st.integers(-(2**24), 2**24), st.integers(-50, 30))

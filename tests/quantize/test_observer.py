@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from burnish.errors import InvalidInput
-from burnish.quantize._entropy import divergence, entropy_ends
-from burnish.quantize._observe import PER_SAMPLE, Histogram
-from burnish.quantize._observer import BINS_PER_CHANNEL, Observer
-from burnish.quantize._range import METHODS
-from burnish.quantize._spec import QSpec
+from burnish.quantize._calibration.entropy import divergence, entropy_ends
+from burnish.quantize._calibration.observe import PER_SAMPLE, Histogram
+from burnish.quantize._calibration.observer import BINS_PER_CHANNEL, Observer
+from burnish.quantize._calibration.range import METHODS
+from burnish.quantize._tensors.spec import QSpec
 
 UINT8 = QSpec("uint8", symmetric=False)
 SPECS = [UINT8, QSpec("int8", "channel", axis=1)]

@@ -16,7 +16,7 @@ import torch
 from onnx import helper
 
 from burnish.quantize import QSpec, quantize_tensor
-from burnish.quantize._spec import Granularity
+from burnish.quantize._tensors.spec import Granularity
 from tests.quantize.onnx_side import DTYPES, assert_same, stored
 
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint4", "int4")

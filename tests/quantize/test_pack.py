@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from burnish.quantize._pack import pack, packed_size, unpack
+from burnish.quantize._tensors.pack import pack, packed_size, unpack
 
 KINDS = {
     (2, False): TensorProto.UINT2,

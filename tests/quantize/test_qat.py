@@ -37,7 +37,7 @@ from burnish.quantize import (
     prepare_qat,
     quantize_static,
 )
-from burnish.quantize._qat import Scales
+from burnish.quantize._qat.qat import Scales
 from burnish.recipe import load_history, replay, save_history
 from burnish.testing import Tiny, catalogue
 from burnish.train import Train, evaluate, fit

@@ -11,7 +11,7 @@ import torch
 from burnish.errors import InvalidInput
 from burnish.graph import DEQUANTIZE, PER_TENSOR, QUANTIZE
 from burnish.quantize import QSpec, QTensor, quantize_tensor
-from burnish.quantize._format import FORMATS
+from burnish.quantize._tensors.format import FORMATS
 
 INTEGERS = tuple(name for name, form in FORMATS.items() if form.is_integer)
 LEAST = math.ldexp(1.0, -149)

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from burnish.quantize._observe import Histogram, histogram
-from burnish.quantize._range import LEVELS, METHODS, Params, choose_range, params
+from burnish.quantize._calibration.observe import Histogram, histogram
+from burnish.quantize._calibration.range import LEVELS, METHODS, Params, choose_range, params
 
 COUNT = 20_000
 SHRINKS = np.linspace(0.05, 1.0, 40)

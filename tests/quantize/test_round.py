@@ -14,13 +14,13 @@ from burnish.core import Choices
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, num_patches, operator, patches, tensor_of, window_of
 from burnish.quantize import QuantizeStatic
-from burnish.quantize import _lockstep as lockstep_file
-from burnish.quantize._grids import ends
-from burnish.quantize._insert import equalized, insert
-from burnish.quantize._lockstep import lockstep
-from burnish.quantize._matrix import matrix_of, weight_of
-from burnish.quantize._round import Bank, learn
-from burnish.quantize._weights import FULL, grid_of, round_weight, weight_scales
+from burnish.quantize._graphs.matrix import matrix_of, weight_of
+from burnish.quantize._static import lockstep as lockstep_file
+from burnish.quantize._static.grids import ends
+from burnish.quantize._static.insert import equalized, insert
+from burnish.quantize._static.lockstep import lockstep
+from burnish.quantize._static.round import Bank, learn
+from burnish.quantize._tensors.weights import FULL, grid_of, round_weight, weight_scales
 from tests.quantize.quick import folded, quantized, reasons, seen
 
 LEARNED = {"bits": 4, "rounding": "learned"}
@@ -195,14 +195,15 @@ def test_the_seed_decides_and_nothing_else() -> None:
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_what_was_learned_on_is_what_is_rewritten(runtime: str, monkeypatch) -> None:
     """The graph that the walk wrote its integers into gives what `rewrite` makes of the choices."""
+    from burnish.quantize._static import refine
+
     walked: list[Traced] = []
-    from burnish.quantize import _refine
 
     def spy(real, int8, layers, sample):
         walked.append(int8)
         return lockstep(real, int8, layers, sample)
 
-    monkeypatch.setattr(_refine, "lockstep", spy)
+    monkeypatch.setattr(refine, "lockstep", spy)
     draw = torch.Generator().manual_seed(3)
     # Linear layers over sequences become products with a transposed weight, square or not.
     square = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.Linear(16, 16))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from burnish.quantize._sample import MOST, MOST_BYTES, Sample
+from burnish.quantize._calibration.sample import MOST, MOST_BYTES, Sample
 
 FLAT = Sample((0,))
 

@@ -11,11 +11,11 @@ from torch import nn
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, flatten_call
 from burnish.quantize import calibrate
-from burnish.quantize._place import place
-from burnish.quantize._policy import policy_for
-from burnish.quantize._range import METHODS, Method, Params, choose_range
-from burnish.quantize._sample import Sample
-from burnish.quantize._select import Gain, select_ranges
+from burnish.quantize._calibration.range import METHODS, Method, Params, choose_range
+from burnish.quantize._calibration.sample import Sample
+from burnish.quantize._graphs.place import place
+from burnish.quantize._graphs.policy import policy_for
+from burnish.quantize._static.select import Gain, select_ranges
 from burnish.testing import catalogue
 from tests import once
 from tests.quantize.quick import folded, quantized

@@ -15,7 +15,7 @@ from burnish.core import Candidate, Choices
 from burnish.errors import InvalidInput, NoEffect
 from burnish.graph import Traced, flatten_call, operator, tensor_of
 from burnish.quantize import SmoothQuant, coverage, smooth
-from burnish.quantize._smooth import sampled
+from burnish.quantize._smooth.smooth import sampled
 from burnish.testing import RewriteContract, Tiny, catalogue
 from tests import once
 from tests.quantize.preserving import models, same

@@ -11,7 +11,7 @@ import torch
 
 from burnish.errors import InvalidInput
 from burnish.quantize import QSpec, quantize_tensor
-from burnish.quantize._format import FORMATS, format_name
+from burnish.quantize._tensors.format import FORMATS, format_name
 
 
 def test_torch_dtypes_and_their_quantized_names_are_formats() -> None:

@@ -14,8 +14,8 @@ from torch import nn
 from burnish.errors import NoEffect
 from burnish.graph import Traced, trace
 from burnish.quantize import QuantizeStatic, calibrate, coverage, fold
-from burnish.quantize._recurrent import Layer
-from burnish.quantize._static_recurrent import _factor
+from burnish.quantize._graphs.recurrent import Layer
+from burnish.quantize._static.recurrent import _factor
 from burnish.runtimes import export, load
 from tests.quantize.dynamic import Recurrent
 

@@ -14,9 +14,9 @@ from torch import nn
 from burnish.errors import InvalidInput
 from burnish.graph import Traced, operator
 from burnish.quantize import QuantizeStatic, Statistics, calibrate
-from burnish.quantize._patterns import attention, gelus
-from burnish.quantize._place import place, quantizable
-from burnish.quantize._policy import policy_for
+from burnish.quantize._graphs.patterns import attention, gelus
+from burnish.quantize._graphs.place import place, quantizable
+from burnish.quantize._graphs.policy import policy_for
 from burnish.runtimes import export, load
 from tests.quantize.quick import folded, quantized, reasons, seen, states
 

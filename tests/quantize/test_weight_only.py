@@ -24,8 +24,8 @@ from burnish.quantize import (
     quantize_static,
     quantize_weights,
 )
-from burnish.quantize._block_round import BlockSpec, round_nearest
-from burnish.quantize._smooth import sampled
+from burnish.quantize._blocks.round import BlockSpec, round_nearest
+from burnish.quantize._smooth.smooth import sampled
 from burnish.testing import RewriteContract, Tiny, catalogue
 from tests import once
 from tests.quantize.weight_only import (
@@ -140,7 +140,7 @@ def test_rows_in_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     weight, spec = torch.randn(9, 40), BlockSpec(4, 16)
     whole = round_nearest(weight, spec)
-    monkeypatch.setattr("burnish.quantize._block_round._AT_ONCE", 100)
+    monkeypatch.setattr("burnish.quantize._blocks.round._AT_ONCE", 100)
     pieces = round_nearest(weight, spec)
     torch.testing.assert_close(pieces, whole, rtol=0, atol=0)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-from burnish.quantize._bias import bias_shift
-from burnish.quantize._weights import (
+from burnish.quantize._static.bias import bias_shift
+from burnish.quantize._tensors.weights import (
     INT32,
     along,
     round_bias,

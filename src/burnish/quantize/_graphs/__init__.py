@@ -1,0 +1,1 @@
+"""Reading float graphs: layers, their weights, where quantizers stand, how models come in."""

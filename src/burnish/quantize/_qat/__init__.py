@@ -1,0 +1,1 @@
+"""Quantization-aware training: fake quantizers in, trained, read back; the two steps."""

@@ -1,0 +1,1 @@
+"""Moving scale from one layer to its neighbour before anything is rounded."""

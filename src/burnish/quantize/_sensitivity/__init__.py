@@ -1,0 +1,1 @@
+"""Which quantized operators cost quality: one pass, one table."""

@@ -1,0 +1,1 @@
+"""SmoothQuant: which layers, how much, and the step."""

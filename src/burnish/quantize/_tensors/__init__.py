@@ -1,0 +1,1 @@
+"""Tensors in few bits: formats, scales, rounding, storage; nothing here knows a graph."""
