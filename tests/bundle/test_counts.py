@@ -106,15 +106,21 @@ def test_counts_survive_the_way_to_the_parent() -> None:
 def test_kernels_do_not_take_longer_than_the_runs_they_are_part_of(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    """And have the names of the file's operators, where the file has any."""
+    """And have the names of the file's operators, where the file has any.
+
+    A kernel's time is a mean and a run's a median, so that one interruption tells on the first
+    alone; the best of five counts has none.
+    """
     artifact = request.getfixturevalue(name)
     inputs = models.samples(4096)
     with Worker(artifact.with_options(threads=1)) as worker:
         with pytest.raises(InvalidInput, match="repeats"):
             worker.count(inputs, repeats=0)
-        counts = worker.count(inputs, repeats=40)
+        several = [worker.count(inputs, repeats=40) for _ in range(5)]
         assert worker.op_times(inputs, repeats=2)
-    assert 0 < sum(item.seconds for item in counts.times) < 1.5 * counts.counted_seconds
+    shares = [sum(item.seconds for item in c.times) / c.counted_seconds for c in several]
+    assert 0 < min(shares) < 1.5
+    counts = several[0]
     assert counts.seconds > 0
     members = {member for item in counts.times for member in item.members}
     if artifact.runtime == "onnxruntime":
