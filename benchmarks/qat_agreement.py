@@ -31,6 +31,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 from training import cifar, scores  # noqa: E402
+from training.claims import at_least  # noqa: E402
 from training.document import Part, Script, run  # noqa: E402
 from training.watching import watch  # noqa: E402
 
@@ -203,8 +204,7 @@ class _Bench:
         if real - lost < MAX_DROP:
             title += f" (it loses less than half a point: {100 * (real - lost):.2f})"
             return {"claim": title, "met": True, "value": None, "bound": 0.5}
-        share = (back - lost) / (real - lost)
-        return {"claim": title, "met": share >= 0.5, "value": share, "bound": 0.5}
+        return at_least(title, (back - lost) / (real - lost), 0.5)
 
 
 def _timed(work: Any) -> dict[str, Any]:

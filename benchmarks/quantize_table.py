@@ -108,7 +108,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             "threads": given.threads,
             "quick": given.quick,
             "race_seconds": race_seconds(given),
-            "steps of training": QUICK_STEPS if given.quick else STEPS,
+            "steps of training": steps(given),
         },
         "models": models,
         "rows": rows,
@@ -121,6 +121,11 @@ def race_seconds(given: argparse.Namespace) -> float:
     return QUICK_SECONDS if given.quick else RACE_SECONDS
 
 
+def steps(given: argparse.Namespace) -> int:
+    """How long quantization-aware training is, about."""
+    return QUICK_STEPS if given.quick else STEPS
+
+
 def measure_model(
     model: Model, store: Store, given: argparse.Namespace
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -131,8 +136,7 @@ def measure_model(
             raise InvalidInput(f"--rows {part!r}: no row's label holds it")
     chosen = [e for e in known if not given.rows or any(part in e.label for part in given.rows)]
     bench = Bench(model, store, given.threads, race_seconds(given), watch, console.print)
-    steps = QUICK_STEPS if given.quick else STEPS
-    builder = cache(lambda: Builder(model, watch, SEED, steps))
+    builder = cache(lambda: Builder(model, watch, SEED, steps(given)))
     baseline = bench.baseline()
     found: dict[str, Mapping[str, Any]] = {}
     for entry in chosen:

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 from models import Model
 from models.model import groups_of
+from ptq.claims import HALF_A_POINT
 from scipy import stats
+from training.claims import at_least
 
 from burnish.bench import Race
 from burnish.metrics import verdict
@@ -23,7 +25,7 @@ from table.entries import ALL, PLAIN, TRAINED, Entry
 
 MAX_DROP = 0.01
 CONFIDENCE = 0.95
-A_LOSS, REGAINED = 0.005, 0.5  # half a point; the half of it
+REGAINED = 0.5  # of what static int8 lost, where that is half a point or more
 
 
 def rows_of(
@@ -154,20 +156,12 @@ def _regained(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for row in rows:
         loss = lost.get((row["model"], row["runtime"]), 0.0)
-        if row["technique"] != TRAINED or loss < A_LOSS:
+        if row["technique"] != TRAINED or loss < HALF_A_POINT:
             continue
         after = row["verdict"]
         share = None if after is None else 1 + after["difference"] / loss
-        found.append(
-            {
-                "claim": f"{row['model']}, {row['label']}: regains half of what static int8 loses",
-                "met": share is not None and share >= REGAINED,
-                "value": share,
-                "bound": REGAINED,
-                "loss": loss,
-                "missing": row["failed"],
-            }
-        )
+        text = f"{row['model']}, {row['label']}: regains half of what static int8 loses"
+        found.append(at_least(text, share, REGAINED, loss=loss, missing=row["failed"]))
     return found
 
 
