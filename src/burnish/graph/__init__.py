@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from burnish.graph._block_ops import DEQUANTIZE_BLOCKS
 from burnish.graph._call import describe_call, example_call, flatten_call
+from burnish.graph._channels.groups import ChannelGroup, Channels, Member, channel_groups
+from burnish.graph._channels.mask import mask_channels
+from burnish.graph._channels.shrink import shrink_channels
 from burnish.graph._dynamic_ops import (
     DYNAMIC,
     DYNAMIC_CONV,
@@ -57,18 +60,23 @@ __all__ = [
     "QUANTIZE",
     "STATIC_LSTM",
     "STORED_GRU",
+    "ChannelGroup",
+    "Channels",
+    "Member",
     "Record",
     "Slot",
     "Traced",
     "Walk",
     "Window",
     "add_tensor",
+    "channel_groups",
     "describe_call",
     "example_call",
     "finish",
     "flatten",
     "flatten_call",
     "fold_batch_norm",
+    "mask_channels",
     "num_patches",
     "operator",
     "operator_names",
@@ -77,6 +85,7 @@ __all__ = [
     "set_mode",
     "set_progress",
     "set_weight",
+    "shrink_channels",
     "tensor_of",
     "trace",
     "unflatten",

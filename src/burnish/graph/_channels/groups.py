@@ -1,0 +1,153 @@
+"""Groups of channels that may be removed one by one, and what must stay, with the reason.
+
+A channel here is a class of the ledger: positions on axes of several tensors that live or die
+together. Channels that take the same number of positions on the same axes are alike, and form a
+group: the outputs of a convolution with the batch-norm behind it and the inputs of the next one;
+all that add into one residual stream; the heads of an attention. What a group loses is a list of
+its channels' numbers.
+
+Method: labels as in TinyNeuralNetwork's tracer (Alibaba, 2021), groups as in DepGraph (Fang, Ma,
+Song, Mi and Wang, 2023); here by arrays of ids and one run of connected components.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from burnish.errors import InvalidInput
+from burnish.graph._channels.axis import Ids, Value, Values, is_ids
+from burnish.graph._channels.flow import Flow, Heads
+from burnish.graph._channels.ledger import Settled
+from burnish.graph._channels.propagate import propagate
+from burnish.graph._trace import Traced
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """Where a group's channels lie on an axis of a tensor: positions [channels, times]."""
+
+    tensor: str
+    axis: int
+    positions: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels that are alike, each of which lives or dies as a whole.
+
+    Args:
+        name: of the first operator that makes them; "#2" and on where it makes several groups.
+        layers: all operators that make them.
+        members: their positions on the tensors of the graph.
+        frozen: why none of them may be removed; None where they may.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    members: tuple[Member, ...]
+    frozen: str | None
+
+    @property
+    def num_channels(self) -> int:
+        """How many there are."""
+        return len(self.members[0].positions)
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """All groups of a traced graph, and the labels behind them, for `shrink`."""
+
+    traced: Traced
+    groups: tuple[ChannelGroup, ...]
+    flow: Flow
+    settled: Settled
+    classes: dict[str, Ids]  # of each group's channels, by its name
+
+    def __iter__(self) -> Iterator[ChannelGroup]:
+        return iter(self.groups)
+
+    @property
+    def free(self) -> tuple[ChannelGroup, ...]:
+        """Those that may lose channels."""
+        return tuple(group for group in self.groups if group.frozen is None)
+
+
+def channel_groups(traced: Traced, heads: Heads = "whole") -> Channels:
+    """The groups of channels of a graph.
+
+    Args:
+        traced: stays as it is.
+        heads: whether attention loses whole heads or the same channels of each head ("width").
+
+    Raises:
+        InvalidInput: another word for `heads`.
+    """
+    if heads not in ("whole", "width"):
+        raise InvalidInput(f"heads={heads!r}: attention can lose 'whole' heads or 'width' of each")
+    flow, settled = propagate(traced.graph_module, heads)
+    held = _held(flow)
+    classes, signatures = _signatures(held, settled)
+    groups: list[ChannelGroup] = []
+    found: dict[str, Ids] = {}
+    used: Counter[str] = Counter()
+    for members in _alike(classes, signatures, settled):
+        makers = settled.makers[int(members[0])]
+        used[makers[0]] += 1
+        name = makers[0] if used[makers[0]] == 1 else f"{makers[0]}#{used[makers[0]]}"
+        reason = settled.frozen.get(int(members[0]))
+        groups.append(ChannelGroup(name, makers, tuple(_members(held, settled, members)), reason))
+        found[name] = members
+    return Channels(traced, tuple(groups), flow, settled, found)
+
+
+def _held(flow: Flow) -> dict[str, Value]:
+    """The labels of the graph's own tensors, each once."""
+    values: dict[str, Values] = {}
+    for node, value in flow.values.items():
+        if node.op == "get_attr":
+            values.setdefault(str(node.target), value)
+    return {name: value for name, value in values.items() if isinstance(value, tuple)}
+
+
+def _signatures(held: dict[str, Value], settled: Settled) -> tuple[Ids, Ids]:
+    """The classes with a maker, and a number for each that says on which axes it lies, how often.
+
+    The number is a sum of random ones: two classes that differ have the same by a chance of 2^-64.
+    """
+    num = int(settled.class_of.max()) + 1 if len(settled.class_of) else 0
+    sums = np.zeros(num, np.int64)
+    draw = np.random.default_rng(0)
+    for value in held.values():
+        for axis in value:
+            salt = draw.integers(-(2**62), 2**62)
+            if is_ids(axis):
+                sums += salt * np.bincount(settled.class_of[axis], minlength=num)
+    classes = np.array(sorted(settled.makers), np.int64)
+    return classes, sums[classes]
+
+
+def _alike(classes: Ids, signatures: Ids, settled: Settled) -> list[Ids]:
+    """Classes with one signature and one reason, groups in the order of their makers."""
+    together: dict[tuple[int, str | None], list[int]] = {}
+    for index, signature in zip(classes.tolist(), signatures.tolist(), strict=True):
+        together.setdefault((signature, settled.frozen.get(index)), []).append(index)
+    return [np.array(members, np.int64) for members in together.values()]
+
+
+def _members(held: dict[str, Value], settled: Settled, members: Ids) -> Iterator[Member]:
+    """Where the channels lie, tensor by tensor."""
+    place = np.full(int(settled.class_of.max()) + 1, -1, np.int64)
+    place[members] = np.arange(len(members))
+    for name, value in held.items():
+        for axis, ids in enumerate(value):
+            if not is_ids(ids):
+                continue
+            numbers = place[settled.class_of[ids]]
+            positions = np.flatnonzero(numbers >= 0)
+            if len(positions):
+                order = positions[np.argsort(numbers[positions], kind="stable")]
+                yield Member(name, axis, order.reshape(len(members), -1))
