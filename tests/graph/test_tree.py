@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from burnish.errors import Unsupported
-from burnish.graph import Record, describe_call, example_call, flatten, flatten_call, unflatten
-from burnish.graph._call import build_call
+from burnish.graph import Record, describe_call, flatten, flatten_call, unflatten
+from burnish.graph._call import build_call, example_call
 from burnish.graph._tree import tensor_keys, tensor_names, unique_names
 
 Pair = namedtuple("Pair", "first second")

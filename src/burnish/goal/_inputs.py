@@ -114,6 +114,15 @@ class Inputs:
         self._check_names()
         self._check_sizes()
 
+    @classmethod
+    def of(cls, batch: Any) -> Inputs:
+        """A batch as a call: a tensor, a tuple of arguments, or a dict of keyword ones."""
+        if isinstance(batch, Inputs):
+            return batch
+        if isinstance(batch, Mapping):
+            return cls(kwargs=dict(batch))
+        return cls(batch if isinstance(batch, tuple) else (batch,))
+
     def constants(self) -> dict[str, Any]:
         """What is no tensor in the call, by key: the model's graph has it built in."""
         return {

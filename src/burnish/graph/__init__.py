@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from burnish.graph._block_ops import DEQUANTIZE_BLOCKS
-from burnish.graph._call import describe_call, example_call, flatten_call
+from burnish.graph._call import describe_call, flatten_call
 from burnish.graph._channels.groups import ChannelGroup, Channels, Member, channel_groups
 from burnish.graph._channels.mask import mask_channels
 from burnish.graph._channels.shrink import shrink_channels
@@ -38,7 +38,7 @@ from burnish.graph._fake_quantize import (
 from burnish.graph._mode import set_mode
 from burnish.graph._ops import DEQUANTIZE, PER_TENSOR, QUANTIZE
 from burnish.graph._patches import Window, num_patches, patches, window_of
-from burnish.graph._trace import Slot, Traced, trace
+from burnish.graph._trace import Slot, Traced, retrace, trace
 from burnish.graph._tree import Record, flatten, unflatten
 from burnish.graph._walk import Walk
 
@@ -71,7 +71,6 @@ __all__ = [
     "add_tensor",
     "channel_groups",
     "describe_call",
-    "example_call",
     "finish",
     "flatten",
     "flatten_call",
@@ -81,6 +80,7 @@ __all__ = [
     "operator",
     "operator_names",
     "patches",
+    "retrace",
     "scale_outputs",
     "set_mode",
     "set_progress",

@@ -27,7 +27,14 @@ import torch
 from torch import fx, nn
 
 from burnish.errors import InvalidInput, Unsupported
-from burnish.graph._call import BATCH, build_call, describe_call, flatten_call, match_call
+from burnish.graph._call import (
+    BATCH,
+    build_call,
+    describe_call,
+    example_call,
+    flatten_call,
+    match_call,
+)
 from burnish.graph._functional import functionalize
 from burnish.graph._lost import lost_in_eval
 from burnish.graph._refusal import quiet, refusal, user_line
@@ -190,6 +197,16 @@ def trace(
     outputs = _output_slots(module, tree, inputs)
     lost = () if training else lost_in_eval(model)
     return Traced(module, inputs, outputs, tree, call, training=training, lost=lost)
+
+
+def retrace(model: nn.Module, call: Mapping[str, Any], *, share: bool = False) -> Traced:
+    """Trace a model from the description of a call alone: tensors of zeros, no data."""
+    args, kwargs = example_call(call)
+    axes = {
+        leaf["key"]: {int(axis): name for axis, name in leaf["axes"].items()}
+        for leaf in call["leaves"]
+    }
+    return trace(model, args, kwargs, axes, share=share)
 
 
 def _check_sizes(call: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from burnish.goal import Inputs
 from burnish.graph import Traced, operator_names
 from burnish.quantize._dynamic.dynamic import QuantizeDynamic
 from burnish.quantize._dynamic.place import KINDS, NO_FORM
-from burnish.quantize._graphs.entry import as_inputs, fold, refuse_quantized, trace_inputs
+from burnish.quantize._graphs.entry import fold, refuse_quantized, trace_inputs
 from burnish.quantize._graphs.stored import kind_of
 
 Layers = Iterable[type[nn.Module] | str]
@@ -64,7 +64,7 @@ class DynamicModel(nn.Module):
     def quantize(self, example: Any) -> Traced:
         """Quantize now, with an example call: a tensor, a tuple, a dict of keywords or `Inputs`."""
         if self.quantized is None:
-            folded = fold(trace_inputs(self._original[0], as_inputs(example)))
+            folded = fold(trace_inputs(self._original[0], Inputs.of(example)))
             step = replace(self._step, include=_included(self._asked, folded))
             result = step.rewrite(folded, step.choose_from(folded))
             assert isinstance(result, Traced)

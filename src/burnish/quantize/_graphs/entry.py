@@ -9,7 +9,7 @@ Left out: what only one step asks; that stands with the step.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,23 +25,14 @@ from burnish.graph import (
     FAKE,
     QUANTIZE,
     Traced,
-    example_call,
     flatten_call,
     fold_batch_norm,
     operator_names,
+    retrace,
     trace,
 )
 
 Call = tuple[torch.Tensor, ...]
-
-
-def as_inputs(batch: Any) -> Inputs:
-    """A batch as a call: a tensor, a tuple of positional arguments or a dict of keyword ones."""
-    if isinstance(batch, Inputs):
-        return batch
-    if isinstance(batch, Mapping):
-        return Inputs(kwargs=dict(batch))
-    return Inputs(batch if isinstance(batch, tuple) else (batch,))
 
 
 def fold(traced: Traced, *, share: bool = False) -> Traced:
@@ -90,8 +81,8 @@ def traced_with_calls(
     first = next(batches, None)
     if first is None:
         raise InvalidInput(f"{who}: the calibration data is empty: give one batch at least")
-    traced = trace_inputs(model, as_inputs(first), share=share)
-    calls = (as_inputs(batch) for batch in itertools.chain([first], batches))
+    traced = trace_inputs(model, Inputs.of(first), share=share)
+    calls = (Inputs.of(batch) for batch in itertools.chain([first], batches))
     return traced, (flatten_call(call.args, call.kwargs) for call in calls)
 
 
@@ -103,16 +94,6 @@ def float_graph(model: nn.Module, choices: Choices, *, share: bool = False) -> T
     call = choices.plan["call"]
     traced = model if isinstance(model, Traced) else retrace(model, call, share=share)
     return fold(traced, share=share)
-
-
-def retrace(model: nn.Module, call: Mapping[str, Any], *, share: bool = False) -> Traced:
-    """Trace a model from the description of a call alone: tensors of zeros, no data."""
-    args, kwargs = example_call(call)
-    axes = {
-        leaf["key"]: {int(axis): name for axis, name in leaf["axes"].items()}
-        for leaf in call["leaves"]
-    }
-    return trace(model, args, kwargs, axes, share=share)
 
 
 def refuse_quantized(traced: Traced, who: str) -> None:

@@ -25,11 +25,10 @@ from torch import fx, nn
 
 from burnish.core import Choices, Rewrite
 from burnish.errors import NoEffect
-from burnish.goal import Goal
+from burnish.goal import Goal, Inputs
 from burnish.graph import Traced, finish, operator, operator_names, scale_outputs, tensor_of
 from burnish.quantize._graphs.coverage import Coverage
 from burnish.quantize._graphs.entry import (
-    as_inputs,
     float_graph,
     fold,
     planned,
@@ -104,7 +103,7 @@ def equalize_cross_layer(model: nn.Module, example: Any) -> Traced:
         Unsupported: the model cannot be exported.
     """
     step = CrossLayerEqualization()
-    folded = fold(trace_inputs(model, as_inputs(example)))
+    folded = fold(trace_inputs(model, Inputs.of(example)))
     result = step.rewrite(folded, step.choose_from(folded))
     assert isinstance(result, Traced)
     return result
