@@ -8,6 +8,7 @@ from types import MappingProxyType
 from burnish.auto._ladder import Recover
 from burnish.core import Rewrite
 from burnish.distill import Distill
+from burnish.prune import PruneChannels
 from burnish.quantize import (
     Cast,
     ConvertQat,
@@ -28,6 +29,7 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     Distill,
     MixedPrecision,
     PrepareQat,
+    PruneChannels,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,

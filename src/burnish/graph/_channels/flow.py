@@ -71,6 +71,7 @@ class Flow:
     shuffles: dict[fx.Node, Shuffle] = field(default_factory=dict)
     reads: set[tuple[str, int]] = field(default_factory=set)  # axes of tensors: a layer's inputs,
     writes: set[tuple[str, int]] = field(default_factory=set)  # and its outputs
+    single: list[str] = field(default_factory=list)  # operators that make one channel
     names: dict[fx.Node, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,6 +97,8 @@ class Flow:
     def make(self, node: fx.Node, axis: Axis) -> None:
         """An operator makes these channels: without them it is a smaller one."""
         self.ledger.make(axis, self.names[node])
+        if axis is ONE:
+            self.single.append(self.names[node])
 
     def weight(self, node: Any, *, inputs: int, outputs: int) -> Value:
         """The labels of a layer's weight, whose inputs and outputs lie on these axes."""

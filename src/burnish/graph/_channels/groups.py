@@ -13,17 +13,22 @@ Song, Mi and Wang, 2023); here by arrays of ids and one run of connected compone
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx
 
 from burnish.errors import InvalidInput
-from burnish.graph._channels.axis import Ids, Value, Values, is_ids
+from burnish.graph._channels.axis import Ids, Opaque, Value, Values, ids_of, is_ids
 from burnish.graph._channels.flow import Flow, Heads
 from burnish.graph._channels.ledger import Settled
 from burnish.graph._channels.propagate import propagate
 from burnish.graph._trace import Traced
+
+Alive = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class ChannelGroup:
     """Channels that are alike, each of which lives or dies as a whole.
 
     Args:
-        name: of the first operator that makes them; "#2" and on where it makes several groups.
+        name: of the first operator that makes them; "(2)" and on where it makes several groups.
         layers: all operators that make them.
         members: their positions on the tensors of the graph.
         frozen: why none of them may be removed; None where they may.
@@ -70,10 +75,52 @@ class Channels:
     def __iter__(self) -> Iterator[ChannelGroup]:
         return iter(self.groups)
 
+    def labels(self, node: fx.Node) -> tuple[Ids | None, ...]:
+        """For each axis of a tensor the ids on it; None where there are no channels."""
+        return tuple(
+            None if isinstance(axis, Opaque) else ids_of(axis) for axis in self.flow.of(node)
+        )
+
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """What can be trained in the graph, by the names of members."""
+        return dict(self.traced.graph_module.named_parameters())
+
+    def alive(self, removed: Mapping[str, Sequence[int]]) -> Alive:
+        """For each id whether it lives, once the numbered channels of the named groups are gone.
+
+        Raises:
+            InvalidInput: no such group or channel, a group that must stay, or nothing left of one.
+        """
+        groups = {group.name: group for group in self.groups}
+        dead: set[int] = set()
+        for name, numbers in removed.items():
+            _check(groups, name, numbers)
+            dead.update(self.classes[name][list(numbers)].tolist())
+        return ~np.isin(self.settled.class_of, np.fromiter(dead, np.int64, len(dead)))
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """The layers with one channel, which belong to no group."""
+        return tuple(self.flow.single)
+
     @property
     def free(self) -> tuple[ChannelGroup, ...]:
         """Those that may lose channels."""
         return tuple(group for group in self.groups if group.frozen is None)
+
+
+def _check(groups: Mapping[str, ChannelGroup], name: str, numbers: Sequence[int]) -> None:
+    """InvalidInput where these channels cannot be removed."""
+    if name not in groups:
+        known = ", ".join(group.name for group in groups.values() if group.frozen is None)
+        raise InvalidInput(f"no group of channels is called {name!r}; there are: {known or 'none'}")
+    group, num = groups[name], groups[name].num_channels
+    if len(numbers) and group.frozen is not None:
+        raise InvalidInput(f"the channels of {name!r} must stay: {group.frozen}")
+    if any(not 0 <= number < num for number in numbers) or len(set(numbers)) != len(numbers):
+        raise InvalidInput(f"{name!r} has channels 0 to {num - 1}; to be removed: {list(numbers)}")
+    if len(numbers) == num:
+        raise InvalidInput(f"all {num} channels of {name!r} would be removed: one must stay")
 
 
 def channel_groups(traced: Traced, heads: Heads = "whole") -> Channels:
@@ -97,7 +144,7 @@ def channel_groups(traced: Traced, heads: Heads = "whole") -> Channels:
     for members in _alike(classes, signatures, settled):
         makers = settled.makers[int(members[0])]
         used[makers[0]] += 1
-        name = makers[0] if used[makers[0]] == 1 else f"{makers[0]}#{used[makers[0]]}"
+        name = makers[0] if used[makers[0]] == 1 else f"{makers[0]} ({used[makers[0]]})"
         reason = settled.frozen.get(int(members[0]))
         groups.append(ChannelGroup(name, makers, tuple(_members(held, settled, members)), reason))
         found[name] = members

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import fx
 
-from burnish.graph._channels.alive import Alive, alive_after
 from burnish.graph._channels.axis import ids_of, is_ids
 from burnish.graph._channels.einsum import summed
 from burnish.graph._channels.flow import Flow, argument
-from burnish.graph._channels.groups import Channels
+from burnish.graph._channels.groups import Alive, Channels
 from burnish.graph._channels.norms import write_out
 from burnish.graph._channels.remains import remains
 from burnish.graph._edit import add_tensor, finish, tensor_of
@@ -109,7 +108,7 @@ def mask_channels(channels: Channels, removed: Mapping[str, Sequence[int]]) -> T
     Raises:
         InvalidInput: as for `shrink_channels`.
     """
-    alive = alive_after(channels, removed)
+    alive = channels.alive(removed)
     flow = channels.flow
     masked = channels.traced.copy()
     module = masked.graph_module

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from burnish.graph._channels.alive import Alive
 from burnish.graph._channels.axis import is_ids
 from burnish.graph._channels.flow import Flow, argument
+from burnish.graph._channels.groups import Alive
 from burnish.graph._edit import add_tensor
 
 aten = torch.ops.aten

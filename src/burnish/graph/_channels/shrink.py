@@ -19,10 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from burnish.graph._channels.alive import Alive, alive_after
 from burnish.graph._channels.axis import ONE, Axis, Tiled, Value, ids_of, is_ids
 from burnish.graph._channels.flow import Flow, argument, first, sizes
-from burnish.graph._channels.groups import Channels
+from burnish.graph._channels.groups import Alive, Channels
 from burnish.graph._channels.mask import readers
 from burnish.graph._channels.pieces import amounts, slice_of
 from burnish.graph._channels.views import VIEWS
@@ -36,9 +35,9 @@ def shrink_channels(channels: Channels, removed: Mapping[str, Sequence[int]]) ->
     """The graph without the numbered channels of the named groups.
 
     Raises:
-        InvalidInput: as for `alive_after`.
+        InvalidInput: as for `Channels.alive`.
     """
-    alive = alive_after(channels, removed)
+    alive = channels.alive(removed)
     small = channels.traced.copy()
     module = small.graph_module
     pairs = dict(zip(channels.flow.module.graph.nodes, list(module.graph.nodes), strict=True))

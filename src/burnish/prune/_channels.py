@@ -1,0 +1,240 @@
+"""Channel pruning: whole channels removed from every tensor that has them.
+
+    trace → groups of coupled channels → a score for each → how many each group loses → shrink
+
+The groups, and why some channels must stay, are `graph.channel_groups`' doing. What is removed is
+exactly what masking it would have silenced (`graph.mask_channels`), so quality can be judged before
+or after. The result is a graph, called like the model it came from: it trains, exports and
+quantizes as one.
+
+Left out: shrinking the user's own class; targets in milliseconds; heads and their width at once
+(prune twice).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from burnish.core import Choices, Rewrite
+from burnish.errors import InvalidInput, NoEffect
+from burnish.goal import Call, Goal, Inputs
+from burnish.graph import (
+    ChannelGroup,
+    Channels,
+    Traced,
+    channel_groups,
+    retrace,
+    shrink_channels,
+    trace,
+)
+from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate
+from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
+from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
+from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
+
+
+@dataclass(frozen=True)
+class PruneChannels(Rewrite):
+    """A copy of the model with a share of its channels removed.
+
+    Args:
+        ratio: how much to remove, from 0 up to, not including, 1.
+        of: what the ratio is a share of: "channels", "parameters", "bytes" or "macs".
+        criterion: which channels matter: "random", "l1", "l2", "batch_norm", "fpgm", "lamp", or,
+            with data, "hessian" (calibration) or "taylor" (training data and loss).
+        scope: "uniform" (each group loses the share), "global" (one order for all) or "isomorphic"
+            (one order for groups of the same kind).
+        heads: attention loses "whole" heads, or "width" of each.
+        ignore: layers that keep their channels: names of the table of layers, module paths, or
+            patterns of them.
+        round_to: kept counts are rounded up to a multiple of it.
+
+    Raises:
+        InvalidInput: a setting out of range.
+    """
+
+    ratio: float = 0.3
+    of: str = "channels"
+    criterion: str = "l2"
+    scope: str = "uniform"
+    heads: str = "whole"
+    ignore: tuple[str, ...] = ()
+    round_to: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ratio < 1:
+            raise InvalidInput(
+                f"PruneChannels(ratio={self.ratio!r}): a share, from 0 up to but not including 1"
+            )
+        check_criterion("PruneChannels", self.criterion)
+        allowed = {"of": SHARES, "scope": SCOPES, "heads": ("whole", "width")}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise InvalidInput(
+                    f"PruneChannels({name}={getattr(self, name)!r}): one of {', '.join(values)}"
+                )
+        if not isinstance(self.round_to, int) or self.round_to < 1:
+            raise InvalidInput(f"PruneChannels(round_to={self.round_to!r}): a number from 1 up")
+        given: Any = self.ignore
+        if isinstance(given, str):
+            raise InvalidInput(f"PruneChannels(ignore={given!r}): give a tuple, ({given!r},)")
+        object.__setattr__(self, "ignore", tuple(given))
+
+    def choose(self, model: nn.Module, goal: Goal) -> Choices:
+        """Score the channels, on the goal's data where the criterion needs any, and decide.
+
+        Raises:
+            InvalidInput: "taylor" without training data or a loss, "hessian" without calibration
+                data; otherwise as `choose_from`.
+        """
+        traced = traced_for(model, goal.task.inputs)
+        gradients: Iterable[Gradient] = ()
+        if self.criterion == "taylor":
+            if goal.task.loss is None:
+                raise InvalidInput(
+                    "PruneChannels(criterion='taylor') needs Task(loss=…): 'hessian' needs neither "
+                    "loss nor labels"
+                )
+            gradients = loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
+        elif self.criterion == "hessian":
+            gradients = output_gradients(traced, goal.task.calls("calibration"), goal.seed)
+        return self.choose_from(traced, gradients, goal.seed)
+
+    def choose_from(
+        self, traced: Traced, gradients: Iterable[Gradient] = (), seed: int = 0
+    ) -> Choices:
+        """Decide for a traced model.
+
+        Raises:
+            InvalidInput: no gradients where the criterion needs them, an entry of `ignore` that
+                matches nothing.
+            NoEffect: no group may lose a channel, or the ratio removes none.
+            Infeasible: so much cannot be removed; `result` is the share that can.
+        """
+        channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
+        ignored = _ignored(channels, self.ignore)
+        free = _free(channels, ignored)
+        scores = importance(channels, self.criterion, gradients, seed)
+        asked = Asked(self.ratio, self.of, self.scope, self.round_to)
+        removed = allocate(channels, free, scores, asked)
+        if not removed:
+            widest = max(free, key=lambda group: group.num_channels)
+            raise NoEffect(
+                f"ratio={self.ratio:g} of the {self.of} with round_to={self.round_to} removes no "
+                f"channel: the widest group, {widest.name!r}, has {widest.num_channels}"
+            )
+        return Choices(
+            {
+                "call": traced.call,
+                "heads": self.heads,
+                "removed": removed,
+                "layers": rows(channels, ignored, removed),
+            }
+        )
+
+    def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
+        """The graph without the chosen channels. Pure: equal choices give equal graphs.
+
+        Raises:
+            InvalidInput: the plan names groups the model does not have.
+        """
+        plan = choices.plan
+        traced = model if isinstance(model, Traced) else retrace(model, plan["call"])
+        return shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
+
+
+def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
+    """Trace a model with an example call. InvalidInput for a wrapper around it."""
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise InvalidInput(
+            f"the model is wrapped in {type(model).__name__}: give the model itself, .module, and "
+            "wrap what comes back"
+        )
+    return trace(model, *inputs.to_trace())
+
+
+def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
+    """Why a group is left alone at the user's wish, by its name."""
+    found: dict[str, str] = {}
+    for entry in ignore:
+        hit = False
+        for group in channels:
+            if any(_matches(layer, entry) for layer in group.layers):
+                hit = True
+                found.setdefault(group.name, f"ignore names {entry!r}")
+        if not hit:
+            layers = [layer for group in channels for layer in group.layers]
+            raise InvalidInput(
+                f"ignore={entry!r} matches no layer with channels; there are "
+                f"{', '.join(layers[:8])}{' …' if len(layers) > 8 else ''}"
+            )
+    return found
+
+
+def _matches(layer: str, entry: str) -> bool:
+    path = layer.rpartition(":")[0]
+    below = path == entry or path.startswith(f"{entry}.")
+    return below or fnmatchcase(layer, entry) or fnmatchcase(path, entry)
+
+
+def _free(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
+    """The groups that may lose channels. NoEffect, with the reasons, where none may."""
+    free = [g for g in channels.free if g.name not in ignored and g.num_channels > 1]
+    if free:
+        return free
+    reasons = dict.fromkeys(
+        f"{group.name}: {group.frozen or ignored.get(group.name) or ONE_CHANNEL}"
+        for group in channels
+    )
+    reasons |= dict.fromkeys(f"{layer}: {SINGLE}" for layer in channels.single)
+    listed = "\n  ".join(list(reasons)[:8]) or "no layer with channels was found"
+    raise NoEffect(f"no channel of this model may be removed:\n  {listed}")
+
+
+def prune_channels(
+    model: nn.Module,
+    example: Any,
+    ratio: float = 0.3,
+    *,
+    calibration: Iterable[Any] = (),
+    seed: int = 0,
+    **settings: Any,
+) -> Traced:
+    """A copy of a model with a share of its channels removed, really smaller.
+
+    Args:
+        model: in eval mode; left as it was.
+        example: an example call: a tensor, a tuple of positional arguments, a dict of keyword ones,
+            or `Inputs`, which can say which axes are dynamic.
+        ratio: how much to remove, as of `PruneChannels`.
+        calibration: batches, each as `example`, for criterion="hessian".
+        seed: of criterion="random" and "hessian".
+        settings: the others of `PruneChannels`.
+
+    Returns:
+        A module called like the original.
+
+    Raises:
+        InvalidInput, NoEffect, Infeasible: as of `PruneChannels`.
+        Unsupported: the model cannot be exported.
+    """
+    step = PruneChannels(ratio, **settings)
+    if step.criterion == "taylor":
+        raise InvalidInput(
+            "prune_channels(criterion='taylor') needs a loss: apply PruneChannels for a goal, or "
+            "take 'hessian', which needs neither loss nor labels"
+        )
+    traced = traced_for(model, Inputs.of(example))
+    gradients: Iterable[Gradient] = ()
+    if step.criterion in FROM_GRADIENTS:
+        inputs = (Inputs.of(batch) for batch in calibration)
+        calls = (Call(call.args, call.kwargs, None) for call in inputs)
+        gradients = output_gradients(traced, calls, seed)
+    result = step.rewrite(traced, step.choose_from(traced, gradients, seed))
+    assert isinstance(result, Traced)
+    return result
