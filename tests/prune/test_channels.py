@@ -183,7 +183,7 @@ def test_a_plan_of_another_model_is_refused() -> None:
 @pytest.mark.parametrize("name", ["shuffle", "squeeze_excite", "attention_fused", "lstm"])
 def test_a_pruned_model_exports_runs_and_quantizes(name: str, tmp_path: Path) -> None:
     tiny: Tiny = TINY[name]
-    small = prune_channels(tiny.build(), tiny.inputs(), 0.5)
+    small = trace(prune_channels(tiny.build(), tiny.inputs(), 0.5), *tiny.inputs().to_trace())
     inputs = tiny.inputs(3, seed=5)
     calibration = [tiny.inputs(4, seed=seed).args for seed in range(2)]
     quantized = quantize_static(small, calibration)

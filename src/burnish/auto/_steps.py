@@ -8,7 +8,7 @@ from types import MappingProxyType
 from burnish.auto._ladder import Recover
 from burnish.core import Rewrite
 from burnish.distill import Distill
-from burnish.prune import PruneChannels
+from burnish.prune import PruneChannels, PruneWeights
 from burnish.quantize import (
     Cast,
     ConvertQat,
@@ -30,6 +30,7 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     MixedPrecision,
     PrepareQat,
     PruneChannels,
+    PruneWeights,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,

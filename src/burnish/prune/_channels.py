@@ -4,11 +4,10 @@
 
 The groups, and why some channels must stay, are `graph.channel_groups`' doing. What is removed is
 exactly what masking it would have silenced (`graph.mask_channels`), so quality can be judged before
-or after. The result is a graph, called like the model it came from: it trains, exports and
-quantizes as one.
+or after. The result is the user's own class where its code allows that (`_module`), else a graph,
+called like the model it came from; either trains, exports and quantizes.
 
-Left out: shrinking the user's own class; targets in milliseconds; heads and their width at once
-(prune twice).
+Left out: targets in milliseconds; heads and their width at once (prune twice).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 from torch import nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput, NoEffect
+from burnish.errors import InvalidInput, NoEffect, Unsupported
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import (
     ChannelGroup,
@@ -35,7 +34,10 @@ from burnish.graph import (
 from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate
 from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
 from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
+from burnish.prune._module import check_module, shrink_module
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
+
+MODULE, GRAPH = "module", "graph"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class PruneChannels(Rewrite):
             gradients = loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
         elif self.criterion == "hessian":
             gradients = output_gradients(traced, goal.task.calls("calibration"), goal.seed)
-        return self.choose_from(traced, gradients, goal.seed)
+        choices = self.choose_from(traced, gradients, goal.seed)
+        return with_form(model, traced, goal.task.inputs, choices)
 
     def choose_from(
         self, traced: Traced, gradients: Iterable[Gradient] = (), seed: int = 0
@@ -134,18 +137,39 @@ class PruneChannels(Rewrite):
                 "heads": self.heads,
                 "removed": removed,
                 "layers": rows(channels, ignored, removed),
+                "form": GRAPH,
+                "form because": "it was chosen for a graph",
             }
         )
 
     def rewrite(self, model: nn.Module, choices: Choices) -> nn.Module:
-        """The graph without the chosen channels. Pure: equal choices give equal graphs.
+        """The model without the chosen channels, in the form that was chosen: module or graph.
+
+        Pure: equal choices give equal models.
 
         Raises:
             InvalidInput: the plan names groups the model does not have.
         """
         plan = choices.plan
         traced = model if isinstance(model, Traced) else retrace(model, plan["call"])
-        return shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
+        channels = channel_groups(traced, plan["heads"])
+        if plan["form"] == MODULE and not isinstance(model, Traced):
+            return shrink_module(model, channels, plan["removed"])
+        return shrink_channels(channels, plan["removed"])
+
+
+def with_form(model: nn.Module, traced: Traced, inputs: Inputs, choices: Choices) -> Choices:
+    """The choices, for the user's own class where that computes what the graph does."""
+    plan = dict(choices.plan)
+    if not isinstance(model, Traced):
+        channels = channel_groups(traced, plan["heads"])
+        try:
+            module = shrink_module(model, channels, plan["removed"])
+            check_module(module.eval(), shrink_channels(channels, plan["removed"]), inputs)
+            plan |= {"form": MODULE, "form because": "the module computes what the graph does"}
+        except Unsupported as error:
+            plan["form because"] = str(error)
+    return Choices(plan, choices.tensors)
 
 
 def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
@@ -204,7 +228,7 @@ def prune_channels(
     calibration: Iterable[Any] = (),
     seed: int = 0,
     **settings: Any,
-) -> Traced:
+) -> nn.Module:
     """A copy of a model with a share of its channels removed, really smaller.
 
     Args:
@@ -217,7 +241,7 @@ def prune_channels(
         settings: the others of `PruneChannels`.
 
     Returns:
-        A module called like the original.
+        The user's own class, smaller, where its code allows that; else a graph called like it.
 
     Raises:
         InvalidInput, NoEffect, Infeasible: as of `PruneChannels`.
@@ -229,12 +253,12 @@ def prune_channels(
             "prune_channels(criterion='taylor') needs a loss: apply PruneChannels for a goal, or "
             "take 'hessian', which needs neither loss nor labels"
         )
-    traced = traced_for(model, Inputs.of(example))
+    inputs = Inputs.of(example)
+    traced = traced_for(model, inputs)
     gradients: Iterable[Gradient] = ()
     if step.criterion in FROM_GRADIENTS:
-        inputs = (Inputs.of(batch) for batch in calibration)
-        calls = (Call(call.args, call.kwargs, None) for call in inputs)
+        batches = (Inputs.of(batch) for batch in calibration)
+        calls = (Call(call.args, call.kwargs, None) for call in batches)
         gradients = output_gradients(traced, calls, seed)
-    result = step.rewrite(traced, step.choose_from(traced, gradients, seed))
-    assert isinstance(result, Traced)
-    return result
+    choices = with_form(model, traced, inputs, step.choose_from(traced, gradients, seed))
+    return step.rewrite(model, choices)

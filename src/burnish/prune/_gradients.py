@@ -11,22 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from burnish.goal import Call
 from burnish.graph import Traced, flatten, flatten_call
+from burnish.prune._mask import copied_model
 
 Gradient = dict[str, torch.Tensor]
 MOST_SAMPLES = 1024  # more hardly change the order of channels
 
 
 def loss_gradients(
-    traced: Traced, calls: Iterable[Call], loss: Callable[[Any, Any], torch.Tensor]
+    model: nn.Module, calls: Iterable[Call], loss: Callable[[Any, Any], torch.Tensor]
 ) -> Iterator[Gradient]:
     """Of the loss of each batch."""
-    return _gradients(traced, calls, lambda outputs, target: loss(outputs, target))
+    return _gradients(model, calls, loss)
 
 
-def output_gradients(traced: Traced, calls: Iterable[Call], seed: int) -> Iterator[Gradient]:
+def output_gradients(model: nn.Module, calls: Iterable[Call], seed: int) -> Iterator[Gradient]:
     """Of the outputs of each batch under random signs, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -35,14 +37,16 @@ def output_gradients(traced: Traced, calls: Iterable[Call], seed: int) -> Iterat
         signs = [torch.randint(0, 2, t.shape, generator=generator) * 2 - 1 for t in tensors]
         return torch.stack([(t * s.to(t)).sum() for t, s in zip(tensors, signs, strict=True)]).sum()
 
-    return _gradients(traced, calls, signed)
+    return _gradients(model, calls, signed)
 
 
 def _gradients(
-    traced: Traced, calls: Iterable[Call], objective: Callable[[Any, Any], torch.Tensor]
+    model: nn.Module, calls: Iterable[Call], objective: Callable[[Any, Any], torch.Tensor]
 ) -> Iterator[Gradient]:
-    work = traced.copy()
-    parameters = dict(work.graph_module.named_parameters())
+    """For each parameter, by the name it has in the module, or in the graph of a traced one."""
+    work = copied_model(model)
+    owner = work.graph_module if isinstance(work, Traced) else work
+    parameters = dict(owner.named_parameters())
     for parameter in parameters.values():
         parameter.requires_grad_(parameter.is_floating_point())
     seen = 0

@@ -101,9 +101,14 @@ class _Shrinking:
         return biases
 
     def fold(self, biases: Mapping[fx.Node, torch.Tensor]) -> None:
-        """Give layers biases of their own."""
+        """Write layers' biases, each into the tensor it has where nobody else reads that."""
+        nodes = [n for n in self.module.graph.nodes if n.op == "get_attr" for _ in n.users]
         for old, bias in biases.items():
             new = self.pairs[old]
+            own = argument(new, "bias")
+            if own is not None and sum(node.target == own.target for node in nodes) == 1:
+                _replace(self.module, str(own.target), bias)
+                continue
             with self.module.graph.inserting_before(new):
                 node = add_tensor(self.module, f"{self.flow.names[old]}_bias", bias)
             node.meta["val"] = new.meta["val"].new_empty(bias.shape)

@@ -1,0 +1,26 @@
+"""The code of this room's cards runs, and prints what is said here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cards import run
+
+
+def test_the_card_of_channel_pruning(root: Path, capsys) -> None:
+    assert run(root / "docs/methods/prune_channels.md") == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "0:conv2d 16 16 frozen ignore names '0'",
+        "3:conv2d 32 14 pruned ",
+        "7:linear 10 10 frozen it is an output of the model",
+    ]
+
+
+def test_the_card_of_weight_pruning(root: Path, capsys) -> None:
+    assert run(root / "docs/methods/prune_weights.md") == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "0.weight 0.50 ",
+        "0.bias 0.00 a bias: biases=True masks them, too",
+        "2.weight 0.50 ",
+        "2.bias 0.00 a bias: biases=True masks them, too",
+    ]
