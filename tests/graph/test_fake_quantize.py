@@ -157,7 +157,18 @@ def test_a_learned_scale_freezes() -> None:
         assert (ratio.grad is None) == frozen
 
 
-@pytest.mark.parametrize("broken", [0.0, -0.5, 1e-4, 1e4, float("nan"), float("inf")])
+def test_a_learned_scale_stays_positive_and_slows_down_as_it_shrinks() -> None:
+    """Below the first scale its logarithm is what is learned; from there up, the scale itself."""
+    ratio = torch.tensor([-3.0, -0.1, 0.999999, 1.0, 1.5], dtype=torch.float64, requires_grad=True)
+    scale = _learned(ratio, torch.ones(5, dtype=torch.float64))
+    expected = [np.exp(-4.0), np.exp(-1.1), 1.0, 1.0, 1.5]
+    np.testing.assert_allclose(scale.detach().numpy(), expected, atol=2e-6)
+    scale.sum().backward()
+    assert ratio.grad is not None
+    np.testing.assert_allclose(ratio.grad.numpy(), [*expected[:4], 1.0], atol=2e-6)
+
+
+@pytest.mark.parametrize("broken", [-6.0, 1e4, float("nan"), float("inf"), -float("inf")])
 def test_a_collapsed_learned_scale_is_refused_by_name(broken: float) -> None:
     with pytest.raises(InvalidInput, match=r"'0:conv2d' collapsed .* Lower the learning rate"):
         _learned(torch.tensor([1.0, broken]), torch.ones(2))

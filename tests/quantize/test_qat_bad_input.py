@@ -125,7 +125,7 @@ def test_a_collapsed_range_is_not_converted() -> None:
     """Also where something else than `fit` trained it."""
     prepared = _prepared()
     with torch.no_grad():
-        prepared.get_parameter("graph_module.burnish_0_linear_weight_ratio")[3] = 0.0
+        prepared.get_parameter("graph_module.burnish_0_linear_weight_ratio")[3] = -9.0
     with pytest.raises(InvalidInput, match="'0:linear' collapsed in training"):
         convert_qat(prepared)
 
@@ -148,7 +148,7 @@ def test_settings_out_of_range() -> None:
         PrepareQat(weights=Weights(rounding="learned"))
     with pytest.raises(InvalidInput, match="no int8 placement for runtime 'cuda'"):
         PrepareQat("cuda")
-    with pytest.raises(InvalidInput, match="matches no operator"):
+    with pytest.raises(InvalidInput, match="matches nothing"):
         _prepared(exclude=("nothing",))
 
 

@@ -11,10 +11,12 @@ first scale: ratio * unit. An optimizer whose steps do not shrink with the gradi
 moves scales of every size by the same share; the ratio's gradient is divided by the unit, so that a
 step of plain gradient descent is LSQ's step on the scale itself. Of a vector by the largest unit:
 LSQ has one scale for a tensor, and its steps throw the scales of channels about that are small
-beside the others, as where a batch-norm nearly switched them off. `observed_scale` follows the
-extremes of what it sees by a moving average. Both stand still from a share of the training on,
-which they read from a buffer of the graph: `set_progress` writes it. Both stop the training, by the
-layer's name, where a range has collapsed.
+beside the others, as where a batch-norm nearly switched them off. Below the first scale the
+logarithm is what is learned, exp(ratio - 1): the same slope there, smaller steps the smaller it
+gets, and never through zero, where LSQ's own parameter goes when a step is too long.
+`observed_scale` follows the extremes of what it sees by a moving average. Both stand still from a
+share of the training on, which they read from a buffer of the graph: `set_progress` writes it. Both
+stop the training, by the layer's name, where a range has collapsed.
 
 `fake_bias` rounds a bias to the grid of the accumulators, straight through.
 
@@ -116,7 +118,7 @@ def learned_scale(
     name: str,
     training: bool,
 ) -> torch.Tensor:
-    """ratio * unit: a scale that is learned.
+    """A scale that is learned: ratio * unit from 1 up, exp(ratio - 1) * unit below.
 
     Args:
         ratio: what is learned, of the scale's shape; 1 at first.
@@ -127,12 +129,18 @@ def learned_scale(
         training: the graph's mode: in eval mode nothing is frozen.
 
     Raises:
-        InvalidInput: a ratio that is not between 1/1000 and 1000, or not finite.
+        InvalidInput: a scale that is not between 1/1000 and 1000 of the first, or not finite.
     """
-    if not bool(((ratio >= LEAST) & (ratio <= MOST)).all()):
-        largest, least = float(ratio.max()), float(ratio.min())
+    times = _times(ratio)
+    if not bool(((times >= LEAST) & (times <= MOST)).all()):
+        largest, least = float(times.max()), float(times.min())
         raise _collapsed(name, f"its learned scale is {least:.3g} to {largest:.3g} times the first")
-    return ratio * unit
+    return times * unit
+
+
+def _times(ratio: torch.Tensor) -> torch.Tensor:
+    """The first scale times what: positive whatever the ratio, with a slope of 1 where it is 1."""
+    return torch.where(ratio < 1, torch.exp(ratio - 1), ratio)
 
 
 @learned_scale.register_fake
@@ -148,16 +156,17 @@ def _(
 
 
 def _remember_unit(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-    _, unit, progress, frozen_from, _, training = inputs
+    ratio, unit, progress, frozen_from, _, training = inputs
     ctx.frozen = training and float(progress) >= frozen_from
-    ctx.save_for_backward(unit)
+    ctx.save_for_backward(ratio, unit)
 
 
 def _learned_scale_backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-    (unit,) = ctx.saved_tensors
+    ratio, unit = ctx.saved_tensors
     if ctx.frozen:  # no gradient at all, instead of zeros: momentum then moves nothing either
         return None, None, None, None, None, None
-    return grad / unit.max(), None, None, None, None, None
+    slope = torch.where(ratio < 1, torch.exp(ratio - 1), 1.0)
+    return slope * grad / unit.max(), None, None, None, None, None
 
 
 learned_scale.register_autograd(_learned_scale_backward, setup_context=_remember_unit)
