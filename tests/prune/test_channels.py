@@ -165,7 +165,7 @@ def test_a_model_without_free_channels_says_why() -> None:
 
 
 def test_an_unknown_layer_to_ignore_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"'body\.9' matches no layer"):
+    with pytest.raises(InvalidInput, match=r"'body\.9' matches nothing"):
         PruneChannels(ignore=("body.9",)).choose_from(once.traced(TINY["residual"]))
 
 

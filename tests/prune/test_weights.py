@@ -263,7 +263,7 @@ def test_nothing_to_mask_says_why() -> None:
 
 
 def test_an_unknown_weight_to_ignore_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="'body' matches no weight"):
+    with pytest.raises(InvalidInput, match="'body' matches nothing"):
         prune_weights(_net(), 0.5, ignore=("body",))
 
 

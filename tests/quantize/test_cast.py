@@ -211,7 +211,7 @@ def test_kept_operators_stay_and_a_name_that_matches_nothing_is_an_error() -> No
     assert table["2:linear"] == ("float32", "kept in float32, as asked")
     kinds = Counter(str(t.dtype) for t in result.state_dict().values())
     assert kinds == {"torch.float16": 2, "torch.float32": 2}
-    with pytest.raises(InvalidInput, match="keep='nothing' matches no operator"):
+    with pytest.raises(InvalidInput, match="keep='nothing' matches nothing"):
         cast_of(model, torch.randn(4, 4), keep=("nothing",))
     with pytest.raises(InvalidInput, match=r"keep='2'.*tuple"):
         Cast(keep="2")  # type: ignore[arg-type]

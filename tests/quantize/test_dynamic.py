@@ -139,7 +139,7 @@ def test_layers_that_match_nothing_are_errors(net: Net, layers, error: str) -> N
 def test_names_that_match_nothing_fail_before_the_first_call(net: Net) -> None:
     with pytest.raises(InvalidInput, match="no module named"):
         quantize_dynamic(net, {"bodi"})
-    with pytest.raises(InvalidInput, match="matches no operator"):
+    with pytest.raises(InvalidInput, match="matches nothing"):
         quantize_dynamic(net, example=X, exclude=("bodi",))
     with pytest.raises(InvalidInput, match="quantized at its first call"):
         _ = quantize_dynamic(net).traced

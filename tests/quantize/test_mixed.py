@@ -286,7 +286,7 @@ def test_excluded_layers_stay_in_float() -> None:
     refused = {layer.name: dict(layer.refused) for layer in found.layers}
     assert refused["body.0.0:conv2d"] == {"int8": "excluded"}
     assert refused["stem.0:conv2d"] == {}
-    with pytest.raises(InvalidInput, match="matches no operator"):
+    with pytest.raises(InvalidInput, match="matches nothing"):
         survey(model, statistics, exclude=("tail",))
     with pytest.raises(NoEffect, match="excluded"):
         survey(model, statistics, exclude=("*",))

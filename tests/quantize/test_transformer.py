@@ -138,7 +138,7 @@ def test_include_quantizes_what_is_float_by_default(runtime: str) -> None:
 @pytest.mark.parametrize(
     ("include", "exclude", "message"),
     [
-        (("attention",), (), r"include='attention' matches no operator; the first are: "),
+        (("attention",), (), r"include='attention' matches nothing; the first names are: "),
         (("norm",), (), r"onnxruntime cannot compute norm:layer_norm in int8 \(normalisation"),
         (("softmax",), (), "cannot compute softmax in int8"),
         (("add*",), (), "cannot compute add.* in int8"),

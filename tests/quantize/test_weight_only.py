@@ -329,7 +329,7 @@ def test_models_with_nothing_to_store() -> None:
     model = nn.Sequential(nn.Linear(32, 8), nn.ReLU()).eval()
     with pytest.raises(InvalidInput, match="'1' holds no weight"):
         quantize_weights(model, x, include=("1",))
-    with pytest.raises(InvalidInput, match="matches no operator"):
+    with pytest.raises(InvalidInput, match="matches nothing"):
         quantize_weights(model, x, exclude=("2",))
 
 

@@ -35,6 +35,7 @@ from burnish.graph._fake_quantize import (
     PROGRESS,
     set_progress,
 )
+from burnish.graph._matching import matching
 from burnish.graph._mode import set_mode
 from burnish.graph._ops import DEQUANTIZE, PER_TENSOR, QUANTIZE
 from burnish.graph._patches import Window, num_patches, patches, window_of
@@ -76,6 +77,7 @@ __all__ = [
     "flatten_call",
     "fold_batch_norm",
     "mask_channels",
+    "matching",
     "num_patches",
     "operator",
     "operator_names",

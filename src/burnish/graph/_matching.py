@@ -1,6 +1,6 @@
-"""Which operators the patterns of a setting name.
+"""Which operators, or weights, the patterns of a setting name.
 
-A pattern is an operator's name in the coverage table, a module path (with all below it), or holds
+A pattern is a name as a step's table has it, a module path (with all below it), or holds
 `*` and `?`. One that names nothing is a mistake of the caller's, and said so.
 """
 
@@ -25,7 +25,9 @@ def matching(names: Sequence[str], patterns: Sequence[str], setting: str) -> dic
         found[pattern] = [name for name in names if _stands_for(pattern, name)]
         if not found[pattern]:
             close = ", ".join(list(names)[:6])
-            raise InvalidInput(f"{setting}={pattern!r} matches no operator; the first are: {close}")
+            raise InvalidInput(
+                f"{setting}={pattern!r} matches nothing; the first names are: {close}"
+            )
     return found
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
@@ -27,6 +26,7 @@ from burnish.graph import (
     Channels,
     Traced,
     channel_groups,
+    matching,
     retrace,
     shrink_channels,
     trace,
@@ -184,26 +184,14 @@ def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
 
 def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
-    found: dict[str, str] = {}
-    for entry in ignore:
-        hit = False
-        for group in channels:
-            if any(_matches(layer, entry) for layer in group.layers):
-                hit = True
-                found.setdefault(group.name, f"ignore names {entry!r}")
-        if not hit:
-            layers = [layer for group in channels for layer in group.layers]
-            raise InvalidInput(
-                f"ignore={entry!r} matches no layer with channels; there are "
-                f"{', '.join(layers[:8])}{' …' if len(layers) > 8 else ''}"
-            )
-    return found
-
-
-def _matches(layer: str, entry: str) -> bool:
-    path = layer.rpartition(":")[0]
-    below = path == entry or path.startswith(f"{entry}.")
-    return below or fnmatchcase(layer, entry) or fnmatchcase(path, entry)
+    layers = [layer for group in channels for layer in group.layers]
+    named = matching(layers, ignore, "ignore")
+    return {
+        group.name: f"ignore names {entry!r}"
+        for entry in reversed(ignore)
+        for group in channels
+        if set(group.layers) & set(named[entry])
+    }
 
 
 def _free(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:

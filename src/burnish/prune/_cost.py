@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import fx, nn
 
-from burnish.graph import Channels, tensor_of
+from burnish.graph import Channels, operator, tensor_of
 
 Alive = npt.NDArray[np.bool_]
 COSTS = ("parameters", "bytes", "macs")
@@ -74,16 +73,9 @@ def _stored(channels: Channels, in_bytes: bool) -> Iterator[Term]:
 
 def _macs(channels: Channels) -> Iterator[Term]:
     for node in channels.traced.graph_module.graph.nodes:
-        rule = _RULES.get(_name(node))
+        rule = _RULES.get(operator(node)) if node.op == "call_function" else None
         if rule is not None:
             yield from rule(channels, node)
-
-
-def _name(node: fx.Node) -> str:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-        return ""
-    return target._schema.name.removeprefix("aten::")
 
 
 def _term(channels: Channels, *parts: tuple[Any, Sequence[int]]) -> Term:

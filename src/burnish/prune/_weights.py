@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import nn
 from burnish.core import Choices, Rewrite
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
+from burnish.graph import matching
 from burnish.prune._gradients import loss_gradients, output_gradients
 from burnish.prune._mask import apply_masks, copied_model
 from burnish.prune._pattern import (
@@ -144,14 +144,9 @@ class PruneWeights(Rewrite):
         """The weights to mask, and why others are left alone."""
         everything = weights_of(model)
         reasons: dict[str, str] = {}
-        for entry in self.ignore:
-            named = [weight.name for weight in everything if _matches(weight.name, entry)]
-            if not named:
-                listed = ", ".join(weight.name for weight in everything[:8]) or "none"
-                raise InvalidInput(
-                    f"ignore={entry!r} matches no weight that can be masked; there are {listed}"
-                )
-            reasons |= {name: f"ignore names {entry!r}" for name in named if name not in reasons}
+        named = matching([weight.name for weight in everything], self.ignore, "ignore")
+        for entry, names in named.items():
+            reasons = {**dict.fromkeys(names, f"ignore names {entry!r}"), **reasons}
         for weight in everything:
             misfit = None if weight.bias else shape.misfit(weight.value)
             if weight.bias and not self.biases:
@@ -175,10 +170,6 @@ class PruneWeights(Rewrite):
         copied = copied_model(model)
         apply_masks(copied, {name: choices.tensors[name] for name in choices.plan["masked"]})
         return copied
-
-
-def _matches(name: str, entry: str) -> bool:
-    return name == entry or name.startswith(f"{entry}.") or fnmatchcase(name, entry)
 
 
 def _masks(

@@ -135,6 +135,14 @@ def source_line(node: fx.Node) -> str:
     return ""
 
 
+def kind(node: fx.Node) -> str:
+    """The name of one of torch's own operators, in place or not; "" for anything else."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
+        return ""
+    return target._schema.name.removeprefix("aten::").removesuffix("_")
+
+
 def sizes(node: fx.Node) -> tuple[Any, ...]:
     """The sizes of a tensor: numbers, and symbols for the dynamic ones."""
     return tuple(node.meta["val"].shape)

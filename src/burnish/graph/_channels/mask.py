@@ -19,7 +19,7 @@ from torch import fx
 
 from burnish.graph._channels.axis import ids_of, is_ids
 from burnish.graph._channels.einsum import summed
-from burnish.graph._channels.flow import Flow, argument
+from burnish.graph._channels.flow import Flow, argument, kind
 from burnish.graph._channels.groups import Alive, Channels
 from burnish.graph._channels.norms import write_out
 from burnish.graph._channels.remains import remains
@@ -64,10 +64,7 @@ def readers(flow: Flow, alive: Alive) -> Iterator[Read]:
 
 def _contracted(flow: Flow, node: fx.Node) -> list[tuple[fx.Node, int]]:
     """The tensors and axes over which an operator sums."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-        return []
-    name = target._schema.name.removeprefix("aten::")
+    name = kind(node)
     first = node.args[0] if node.args else None
     if name in ("matmul", "mm", "bmm", "addmm", "baddbmm"):
         x, y = node.args[-2:]
@@ -90,8 +87,7 @@ def _folds(node: fx.Node) -> bool:
     """Whether a constant input is a constant output: a layer with a weight and no zero padding."""
     weight = argument(node, "weight") if node.target is aten.linear.default else None
     if weight is None:
-        name = str(node.target).split(".")[1]
-        if name not in _PADDED or argument(node, "groups") != 1:
+        if kind(node) not in _PADDED or argument(node, "groups") != 1:
             return False
         padding = argument(node, "padding")
         if padding == "same" or (padding != "valid" and any(np.ravel(padding))):

@@ -15,7 +15,7 @@ from torch import fx
 
 from burnish.graph._channels import attention, einsum, layers, pieces, pointwise, recurrent, views
 from burnish.graph._channels.axis import Opaque, Value, Values
-from burnish.graph._channels.flow import Flow, Heads, opaque, own_labels, sizes, tensors_in
+from burnish.graph._channels.flow import Flow, Heads, kind, opaque, own_labels, sizes, tensors_in
 from burnish.graph._channels.ledger import Settled
 
 aten = torch.ops.aten
@@ -174,8 +174,7 @@ def _rule(flow: Flow, node: fx.Node) -> Rule | None:
         return views.view
     if views.permutation(node) is not None:
         return views.transposition
-    # An operator in place does to labels what it does to a copy.
-    name = target._schema.name.removeprefix("aten::").removesuffix("_")
+    name = kind(node)  # an operator in place does to labels what it does to a copy
     if name in _CREATED:
         return _created
     rule = _BY_NAME.get(name)

@@ -15,14 +15,14 @@ import numpy as np
 from torch import fx
 
 from burnish.graph._channels.axis import Axis, Ids, Opaque, Value, is_ids
-from burnish.graph._channels.flow import Flow, argument
+from burnish.graph._channels.flow import Flow, argument, kind
 
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def recurrent(flow: Flow, node: fx.Node) -> list[Value]:
     """Labels of the outputs [.., directions * out] and of the last states."""
-    kind = str(node.target).split(".")[1]
+    name = kind(node)
     two = bool(argument(node, "bidirectional"))
     directions = 2 if two else 1
     layers = int(argument(node, "num_layers"))
@@ -36,7 +36,7 @@ def recurrent(flow: Flow, node: fx.Node) -> list[Value]:
         ends = []
         for direction in range(directions):
             start = (layer * directions + direction) * each
-            inner, end = _cell(flow, tensors[start : start + each], _GATES[kind], read)
+            inner, end = _cell(flow, tensors[start : start + each], _GATES[name], read)
             hidden.append(inner)
             outputs.append(end)
             ends.append(end)
@@ -45,7 +45,7 @@ def recurrent(flow: Flow, node: fx.Node) -> list[Value]:
     flow.make(node, state)
     flow.make(node, out)
     given = argument(node, "hx")
-    for tensor, ids in zip(given if kind == "lstm" else [given], (out, state), strict=False):
+    for tensor, ids in zip(given if name == "lstm" else [given], (out, state), strict=False):
         flow.couple(flow.of(tensor)[-1], ids)
     assert is_ids(read)
     plain = Opaque(f"it is an axis of the state of {flow.place(node)}")

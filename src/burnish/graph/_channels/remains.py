@@ -22,7 +22,7 @@ from torch import fx
 
 from burnish.graph._channels.axis import ONE, Value, ids_of
 from burnish.graph._channels.einsum import letters
-from burnish.graph._channels.flow import Flow, argument, first, listed, tensors_in
+from burnish.graph._channels.flow import Flow, argument, first, kind, listed, tensors_in
 from burnish.graph._channels.views import VIEWS, permutation
 
 Held = tuple[float | None, ...]  # a constant for each axis of a tensor
@@ -49,7 +49,7 @@ def remains(flow: Flow) -> dict[fx.Node, Held | list[Held]]:
 
 def _called(flow: Flow, found: dict[fx.Node, Any], node: fx.Node, labels: Any) -> Any:
     if isinstance(labels, list):
-        rule = _SEVERAL.get(_name(node))
+        rule = _SEVERAL.get(kind(node))
         unknown: list[Held] = [tuple(None for _ in value) for value in labels]
         return unknown if rule is None else rule(flow, found, node)
     if node in flow.shuffles or node.target in VIEWS:
@@ -57,22 +57,15 @@ def _called(flow: Flow, found: dict[fx.Node, Any], node: fx.Node, labels: Any) -
     if permutation(node) is not None:
         source = found[first(node)]
         return tuple(source[axis] for axis in permutation(node) or ())
-    rule_ = _ONE.get(_name(node))
+    rule_ = _ONE.get(kind(node))
     if rule_ is not None:
         return rule_(flow, found, node)
     target = node.target
     if isinstance(target, torch._ops.OpOverload) and (
-        torch.Tag.pointwise in target.tags or _name(node) in ("hardswish", "log_sigmoid")
+        torch.Tag.pointwise in target.tags or kind(node) in ("hardswish", "log_sigmoid")
     ):
         return _pointwise(flow, found, node)
     return tuple(None for _ in labels)
-
-
-def _name(node: fx.Node) -> str:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-        return ""
-    return target._schema.name.removeprefix("aten::").removesuffix("_")
 
 
 def _pointwise(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
@@ -90,7 +83,7 @@ def _pointwise(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
 
 
 def _value(node: fx.Node, known: dict[fx.Node, float | None]) -> float | None:
-    name = _name(node)
+    name = kind(node)
     source = node.args[0] if node.args else None
     if name == "mul" and NOTHING in known.values():
         return NOTHING
@@ -147,7 +140,7 @@ def _convolution(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
     weight = len(flow.of(argument(node, "weight")))
     grouped = argument(node, "groups") > 1
     # The rows of a transposed convolution in groups are those of its bias alone.
-    rows = 1 if "transpose" in _name(node) and not grouped else 0
+    rows = 1 if "transpose" in kind(node) and not grouped else 0
     return _layer(found, node, rank, rank - weight + 1, rows)
 
 
@@ -171,7 +164,7 @@ def _normalized(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
     weight = argument(node, "weight")
     if not isinstance(weight, fx.Node):
         return tuple(None for _ in range(rank))
-    last = _name(node) in ("layer_norm", "rms_norm")
+    last = kind(node) in ("layer_norm", "rms_norm")
     own = range(rank - len(flow.of(weight)), rank) if last else range(1, 2)
     return tuple(NOTHING if axis in own else None for axis in range(rank))
 
@@ -215,7 +208,7 @@ def _joined(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
     parts = listed(node)
     rank = len(flow.of(node))
     held: list[float | None] = []
-    stacked = _name(node) == "stack"
+    stacked = kind(node) == "stack"
     new = int(argument(node, "dim")) % rank
     for axis in range(rank):
         if stacked and axis == new:
@@ -269,9 +262,9 @@ def _stretched(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
 def _reduced(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
     """The mean or maximum of a constant is the constant; the sum of zeros is zero."""
     held = _by_channels(flow, found, node)
-    if _name(node) in ("mean", "amax", "amin"):
+    if kind(node) in ("mean", "amax", "amin"):
         return held
-    return tuple(0.0 if value == 0 and _name(node) == "sum" else None for value in held)
+    return tuple(0.0 if value == 0 and kind(node) == "sum" else None for value in held)
 
 
 def _padded(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
@@ -280,7 +273,7 @@ def _padded(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
 
 
 def _created(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
-    name = _name(node)
+    name = kind(node)
     value: Any = 0.0 if "zeros" in name else 1.0
     if "full" in name:
         value = argument(node, "fill_value")

@@ -20,7 +20,7 @@ import torch
 from torch import fx, nn
 
 from burnish.graph._channels.axis import ONE, Axis, Tiled, Value, ids_of, is_ids
-from burnish.graph._channels.flow import Flow, argument, first, sizes
+from burnish.graph._channels.flow import Flow, argument, first, kind, sizes
 from burnish.graph._channels.groups import Alive, Channels
 from burnish.graph._channels.mask import readers
 from burnish.graph._channels.pieces import amounts, slice_of
@@ -138,13 +138,10 @@ class _Shrinking:
         if old in self.flow.shuffles:
             self._shuffle(old, new)
             return
-        target = old.target
-        if target in VIEWS:
+        if old.target in VIEWS:
             self._view(old, new)
             return
-        if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
-            return
-        resize = _RESIZE.get(target._schema.name.removeprefix("aten::"))
+        resize = _RESIZE.get(kind(old))
         if resize is not None:
             resize(self, old, new)
 

@@ -22,7 +22,7 @@ from torch import fx
 
 from burnish.core import Choices
 from burnish.errors import InvalidInput, NoEffect, Unsupported
-from burnish.graph import Traced, operator, operator_names, tensor_of
+from burnish.graph import Traced, matching, operator, operator_names, tensor_of
 from burnish.quantize._cast.cut import Value, fewest_conversions, num_conversions
 from burnish.quantize._cast.policy import AVERAGES, FLOAT32, FREE, MOST_TERMS, RECURRENT, SMALL
 from burnish.quantize._cast.range import (
@@ -35,7 +35,6 @@ from burnish.quantize._cast.range import (
 )
 from burnish.quantize._graphs.coverage import Coverage
 from burnish.quantize._graphs.entry import refuse_quantized
-from burnish.quantize._graphs.matching import matching
 from burnish.quantize._graphs.node import is_float, is_list, weight_axis
 from burnish.quantize._graphs.policy import WEIGHTED
 

@@ -21,9 +21,8 @@ import torch
 from torch import fx
 
 from burnish.errors import InvalidInput
-from burnish.graph import operator, operator_names, tensor_of
+from burnish.graph import matching, operator, operator_names, tensor_of
 from burnish.quantize._graphs.coverage import FLOAT, FUSED, INT8, PASSES, Coverage, Placement
-from burnish.quantize._graphs.matching import matching
 from burnish.quantize._graphs.node import (
     groups_of,
     is_float,

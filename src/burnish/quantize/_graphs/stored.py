@@ -18,9 +18,8 @@ import torch
 from torch import fx
 
 from burnish.errors import InvalidInput, NoEffect
-from burnish.graph import operator, operator_names, tensor_of
+from burnish.graph import matching, operator, operator_names, tensor_of
 from burnish.quantize._graphs.coverage import FLOAT, Coverage
-from burnish.quantize._graphs.matching import matching
 from burnish.quantize._graphs.node import is_float, stored_matrix
 
 OPERATORS = {

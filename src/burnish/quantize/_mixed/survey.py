@@ -19,13 +19,12 @@ from dataclasses import dataclass, replace
 
 from burnish.core import Choices
 from burnish.errors import InvalidInput, NoEffect, Unsupported
-from burnish.graph import Traced
+from burnish.graph import Traced, matching
 from burnish.quantize._blocks.blocks import QuantizeWeights
 from burnish.quantize._blocks.round import BlockSpec
 from burnish.quantize._calibration.calibrate import Statistics
 from burnish.quantize._graphs.coverage import INT8, Coverage, coverage
 from burnish.quantize._graphs.entry import refuse_quantized
-from burnish.quantize._graphs.matching import matching
 from burnish.quantize._graphs.place import place
 from burnish.quantize._graphs.policy import policy_for
 from burnish.quantize._mixed.allocate import Option, check_figure
