@@ -27,6 +27,7 @@ written by hand.
 - A refinement is one change to plain static quantization, on onnxruntime. Weights in few bits are
   in blocks of 32 with zero points. "QAT" trains for about 256 steps on the float network's answers
   alone, without a label, on 2,048 samples at most (on Lite0 the 128 that calibrate).
+- Precisions mixed within one network, under a budget of milliseconds: `mixed_precision.md`.
 """
 COLUMNS = (
     "technique",
