@@ -91,7 +91,7 @@ def test_exclude_takes_names_modules_and_patterns(pattern: str, expected: set[st
 def test_exclude_that_matches_nothing_is_refused() -> None:
     x = torch.randn(4, 3, 8, 8)
     model = folded(Block(), x)
-    with pytest.raises(InvalidInput, match=r"'three'.*first are: one\.0:conv2d"):
+    with pytest.raises(InvalidInput, match=r"'three'.*first names are: one\.0:conv2d"):
         quantized(model, seen(model, (x,)), exclude=("one", "three"))
 
 

@@ -130,6 +130,7 @@ def test_the_table_of_steps_holds_steps_under_their_own_names() -> None:
     needed: dict[str, dict[str, Any]] = {  # settings without a default
         "Distill": {"teacher": {"teachers": []}, "training": {}},
         "MixedPrecision": {"limit": 1.0},
+        "PruneWeights": {"sparsity": 0.5},
         "Recover": {"rung": "repair", "keep": "zeros", "original": "0"},
         "Train": {"epochs": 1, "learning_rate": 1e-3},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -249,7 +250,8 @@ class _Recurrent(nn.Module):
 
 
 def _sequential(*layers: nn.Module) -> Callable[[], nn.Module]:
-    return lambda: nn.Sequential(*layers)
+    """The layers, copied each time: no test gets another's."""
+    return lambda: copy.deepcopy(nn.Sequential(*layers))
 
 
 IMAGE = ((2, 3, 8, 8),)
