@@ -152,20 +152,18 @@ class PruneChannels(Rewrite):
         """
         plan = choices.plan
         traced = model if isinstance(model, Traced) else retrace(model, plan["call"])
-        channels = channel_groups(traced, plan["heads"])
-        if plan["form"] == MODULE and not isinstance(model, Traced):
-            return shrink_module(model, channels, plan["removed"])
-        return shrink_channels(channels, plan["removed"])
+        small = shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
+        in_module = plan["form"] == MODULE and not isinstance(model, Traced)
+        return shrink_module(model, small) if in_module else small
 
 
 def with_form(model: nn.Module, traced: Traced, inputs: Inputs, choices: Choices) -> Choices:
     """The choices, for the user's own class where that computes what the graph does."""
     plan = dict(choices.plan)
     if not isinstance(model, Traced):
-        channels = channel_groups(traced, plan["heads"])
+        small = shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
         try:
-            module = shrink_module(model, channels, plan["removed"])
-            check_module(module.eval(), shrink_channels(channels, plan["removed"]), inputs)
+            check_module(shrink_module(model, small).eval(), small, inputs)
             plan |= {"form": MODULE, "form because": "the module computes what the graph does"}
         except Unsupported as error:
             plan["form because"] = str(error)

@@ -12,7 +12,6 @@ Left out: nn.MultiheadAttention with fewer heads, whose forward insists on its w
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +20,19 @@ from torch import fx, nn
 
 from burnish.errors import Unsupported
 from burnish.goal import Inputs
-from burnish.graph import Channels, Traced, flatten, operator, operator_names, shrink_channels
+from burnish.graph import Traced, flatten, operator, operator_names
 from burnish.prune._mask import copied_model
 
 _TOLERANCE = 1e-4
 _NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
 
 
-def shrink_module(
-    model: nn.Module, channels: Channels, removed: Mapping[str, Sequence[int]]
-) -> nn.Module:
-    """A copy of `model` without the channels; `channels` are those of its graph.
+def shrink_module(model: nn.Module, small: Traced) -> nn.Module:
+    """A copy of `model` without the channels that `small`, its graph, has lost.
 
     Raises:
         Unsupported: a constant is to be folded into a bias that the module does not have.
     """
-    small = shrink_channels(channels, removed)
     copied = copied_model(model)
     own, new = _tensors(copied), _tensors(small.graph_module)
     if any(name.startswith("burnish_") and name.endswith("_bias") for name in new):

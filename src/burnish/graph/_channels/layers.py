@@ -113,13 +113,8 @@ def _grouped(
 
 
 def matrices(flow: Flow, node: fx.Node) -> Value:
-    """x [..., n, k] times y [..., k, m]; vectors as torch takes them."""
+    """x [..., n, k] times y [..., k, m]; vectors as torch takes them, the axes before go along."""
     x, y = flow.of(node.args[-2]), flow.of(node.args[-1])
-    return product(flow, node, x, y)
-
-
-def product(flow: Flow, node: fx.Node, x: Value, y: Value) -> Value:
-    """The labels of a product of matrices, all axes before the last two going along."""
     if len(y) == 1:
         flow.couple(x[-1], y[0])
         return x[:-1]
