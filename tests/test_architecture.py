@@ -83,8 +83,8 @@ MORE_NAMES = {
     "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
     "prune": (
-        11,
-        "two ways to prune: a step, a function and a table each; masks and their end",
+        17,
+        "three ways to prune: a step, a function and a table each; masks and their end; blocks",
     ),
     "auto": (12, "three searches with their results: optimize, recover, mix"),
     "quantize": (42, "nine steps and their functions, tensors, observers, ways to look"),

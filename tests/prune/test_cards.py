@@ -24,3 +24,10 @@ def test_the_card_of_weight_pruning(root: Path, capsys) -> None:
         "2.weight 0.50 ",
         "2.bias 0.00 a bias: biases=True masks them, too",
     ]
+
+
+def test_the_card_of_dropping_blocks(root: Path, capsys) -> None:
+    assert run(root / "docs/methods/drop_blocks.md") == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1:add frozen ignore names '1'"
+    assert sum(line.split()[1] == "dropped" for line in lines) == 3

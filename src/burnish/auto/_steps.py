@@ -8,7 +8,7 @@ from types import MappingProxyType
 from burnish.auto._ladder import Recover
 from burnish.core import Rewrite
 from burnish.distill import Distill
-from burnish.prune import PruneChannels, PruneWeights
+from burnish.prune import DropBlocks, PruneChannels, PruneWeights
 from burnish.quantize import (
     Cast,
     ConvertQat,
@@ -27,6 +27,7 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     ConvertQat,
     CrossLayerEqualization,
     Distill,
+    DropBlocks,
     MixedPrecision,
     PrepareQat,
     PruneChannels,

@@ -1,17 +1,24 @@
-"""Pruning: whole channels removed, exactly as if they had been masked; single weights masked."""
+"""Pruning: channels removed, exactly as if masked; blocks dropped; single weights masked."""
 
 from __future__ import annotations
 
 from burnish.prune._channels import PruneChannels, prune_channels
+from burnish.prune._depth import BlockRow, DropBlocks, drop_blocks, dropped_blocks
 from burnish.prune._mask import is_masked, masks_of, remove_masks
 from burnish.prune._report import LayerChannels, pruned_layers
+from burnish.prune._residual import ResidualBlock, residual_blocks
 from burnish.prune._weights import PruneWeights, WeightSparsity, masked_weights, prune_weights
 
 __all__ = [
+    "BlockRow",
+    "DropBlocks",
     "LayerChannels",
     "PruneChannels",
     "PruneWeights",
+    "ResidualBlock",
     "WeightSparsity",
+    "drop_blocks",
+    "dropped_blocks",
     "is_masked",
     "masked_weights",
     "masks_of",
@@ -19,4 +26,5 @@ __all__ = [
     "prune_weights",
     "pruned_layers",
     "remove_masks",
+    "residual_blocks",
 ]

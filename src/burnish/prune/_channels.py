@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput, NoEffect, Unsupported
+from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import (
     ChannelGroup,
@@ -34,10 +34,8 @@ from burnish.graph import (
 from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate
 from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
 from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
-from burnish.prune._module import check_module, shrink_module
+from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
-
-MODULE, GRAPH = "module", "graph"
 
 
 @dataclass(frozen=True)
@@ -159,15 +157,12 @@ class PruneChannels(Rewrite):
 
 def with_form(model: nn.Module, traced: Traced, inputs: Inputs, choices: Choices) -> Choices:
     """The choices, for the user's own class where that computes what the graph does."""
-    plan = dict(choices.plan)
-    if not isinstance(model, Traced):
-        small = shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
-        try:
-            check_module(shrink_module(model, small).eval(), small, inputs)
-            plan |= {"form": MODULE, "form because": "the module computes what the graph does"}
-        except Unsupported as error:
-            plan["form because"] = str(error)
-    return Choices(plan, choices.tensors)
+    if isinstance(model, Traced):
+        return choices
+    plan = choices.plan
+    small = shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
+    form = form_of(lambda: shrink_module(model, small), small, inputs)
+    return Choices(dict(plan) | form, choices.tensors)
 
 
 def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
