@@ -41,16 +41,18 @@ from burnish.graph import Traced  # noqa: E402
 from burnish.metrics import Verdict  # noqa: E402
 from burnish.quantize import Weights, convert_qat, prepare_qat, quantize_static  # noqa: E402
 from burnish.runtimes import export, load  # noqa: E402
+from burnish.train import Tricks  # noqa: E402
 
 SCRIPT = Script(
     "qat_agreement",
     "What quantization-aware training regains, and whether the deployed model is the trained one.",
-    {"onnxruntime": 25, "openvino": 25},
+    {"onnxruntime": 10, "openvino": 10},
     rooms=("burnish/distill", "burnish/graph", "burnish/quantize", "burnish/runtimes"),
 )
 NETWORK = "resnet20"
 NUM_CALIBRATION, CALIBRATION_BATCH = 512, 64
-EPOCHS, ORDER = 2, 0
+NUM_TRAINING, EPOCHS, ORDER = 12_800, 1, 0
+CLIP = 1.0
 TRAINING: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "optimizer": "sgd",
@@ -76,6 +78,7 @@ def compare(part: Part) -> None:
             part.claims.append(bench.regains(label, floats, static, trained))
     part.settings |= {
         **TRAINING,
+        "clip": CLIP,
         "epochs": bench.epochs,
         "batch": cifar.BATCH,
         "order": ORDER,
@@ -91,8 +94,8 @@ class _Bench:
 
     def __init__(self, part: Part) -> None:
         self.part, self.runtime = part, part.name
-        self.epochs = 1 if part.quick else EPOCHS
-        cut = (4 * cifar.BATCH, 500) if part.quick else (None, None)
+        self.epochs = EPOCHS
+        cut = (4 * cifar.BATCH, 500) if part.quick else (NUM_TRAINING, None)
         self.images = cifar.load(part.sources, *cut)
         self.network = cifar.pretrained(NETWORK, part.sources)
         drawn = self.images.train.cut(NUM_CALIBRATION).plain(CALIBRATION_BATCH)
@@ -151,6 +154,7 @@ class _Bench:
             self.task(),
             cache=self.part.shared / "teacher",
             epochs=self.epochs,
+            tricks=Tricks(clip=CLIP),
             seed=ORDER,
             watch=watch,
             **TRAINING,
