@@ -3,8 +3,8 @@
     python benchmarks/qat_agreement.py [--parts onnxruntime openvino] [--quick]
 
 ResNet-20 on CIFAR-10, fine-tuned on its JPEGs. For each runtime: the float network; static int8;
-an epoch of 12,800 images of quantization-aware training with the float network for a teacher beside the labels,
-with learned and with observed scales; and the same with weights of four bits, where static
+quantization-aware training on 12,800 images, with the float network for a teacher beside the
+labels, with learned and with observed scales; and the same with weights of four bits, where static
 quantization loses more. Each quantized network answers the 10,000 test images twice, simulated in
 PyTorch and deployed on the runtime: the share of equal classes, and the paired verdicts on top-1
 between the two and against the float network.

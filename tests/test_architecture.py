@@ -83,7 +83,7 @@ MORE_NAMES = {
     "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
     "prune": (
-        17,
+        22,
         "three ways to prune: a step, a function and a table each; masks and their end; blocks",
     ),
     "auto": (12, "three searches with their results: optimize, recover, mix"),

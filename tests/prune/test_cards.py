@@ -31,3 +31,8 @@ def test_the_card_of_dropping_blocks(root: Path, capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1:add frozen ignore names '1'"
     assert sum(line.split()[1] == "dropped" for line in lines) == 3
+
+
+def test_the_card_of_pruning_to_a_target(root: Path, capsys) -> None:
+    assert run(root / "docs/methods/prune_to.md") == 2
+    assert 0.5 <= float(capsys.readouterr().out.split()[-1]) < 0.6

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from burnish.auto._ladder import Recover
 from burnish.core import Rewrite
 from burnish.distill import Distill
-from burnish.prune import DropBlocks, PruneChannels, PruneWeights
+from burnish.prune import DropBlocks, PruneChannels, PruneTo, PruneWeights
 from burnish.quantize import (
     Cast,
     ConvertQat,
@@ -31,6 +31,7 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     MixedPrecision,
     PrepareQat,
     PruneChannels,
+    PruneTo,
     PruneWeights,
     QuantizeDynamic,
     QuantizeStatic,

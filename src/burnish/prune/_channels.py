@@ -93,16 +93,7 @@ class PruneChannels(Rewrite):
                 data; otherwise as `choose_from`.
         """
         traced = traced_for(model, goal.task.inputs)
-        gradients: Iterable[Gradient] = ()
-        if self.criterion == "taylor":
-            if goal.task.loss is None:
-                raise InvalidInput(
-                    "PruneChannels(criterion='taylor') needs Task(loss=…): 'hessian' needs neither "
-                    "loss nor labels"
-                )
-            gradients = loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
-        elif self.criterion == "hessian":
-            gradients = output_gradients(traced, goal.task.calls("calibration"), goal.seed)
+        gradients = needed_gradients("PruneChannels", self.criterion, traced, goal)
         choices = self.choose_from(traced, gradients, goal.seed)
         return with_form(model, traced, goal.task.inputs, choices)
 
@@ -118,7 +109,7 @@ class PruneChannels(Rewrite):
             Infeasible: so much cannot be removed; `result` is the share that can.
         """
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
-        ignored = _ignored(channels, self.ignore)
+        ignored = ignored_groups(channels, self.ignore)
         free = _free(channels, ignored)
         scores = importance(channels, self.criterion, gradients, seed)
         asked = Asked(self.ratio, self.of, self.scope, self.round_to)
@@ -175,7 +166,24 @@ def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
     return trace(model, *inputs.to_trace())
 
 
-def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
+def needed_gradients(who: str, criterion: str, traced: Traced, goal: Goal) -> Iterable[Gradient]:
+    """The gradients a criterion rests on; none where it looks at weights alone.
+
+    Raises InvalidInput, in the name of `who`, where "taylor" has no loss to take them of.
+    """
+    if criterion == "taylor":
+        if goal.task.loss is None:
+            raise InvalidInput(
+                f"{who}(criterion='taylor') needs Task(loss=…): 'hessian' needs neither loss nor "
+                "labels"
+            )
+        return loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
+    if criterion == "hessian":
+        return output_gradients(traced, goal.task.calls("calibration"), goal.seed)
+    return ()
+
+
+def ignored_groups(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
     layers = [layer for group in channels for layer in group.layers]
     named = matching(layers, ignore, "ignore")

@@ -16,7 +16,7 @@ time); a block replaced by something smaller.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ class DropBlocks(Rewrite):
             Infeasible: the blocks that may go do not save so much; `result` is the share they do.
         """
         blocks = residual_blocks(traced)
-        ignored = _ignored(blocks, self.ignore)
+        ignored = ignored_blocks(blocks, self.ignore)
         free = [block for block in blocks if block.name not in ignored]
         if not free:
             reasons = [f"{name}: {why}" for name, why in list(ignored.items())[:8]] or [_NONE]
@@ -136,19 +136,12 @@ class DropBlocks(Rewrite):
             truth = reference(traced, calls, "DropBlocks(criterion='outputs')")
             order = _greedy(traced, free, truth, saved, alone)
         dropped = _until(order, saved, self.ratio)
-        names = {block.name for block in dropped}
-        rows = []
-        for block in blocks:
-            state, reason = _state(block, names, ignored)
-            error = alone.get(block.name)
-            row = asdict(BlockRow(block.name, block.layers, error, state, reason))
-            rows.append(row | {"layers": list(block.layers)})
         return Choices(
             {
                 "call": traced.call,
                 "dropped": [block.name for block in dropped],
                 "saved": saved.by(dropped) / saved.whole,
-                "blocks": rows,
+                "blocks": block_rows(blocks, alone, [block.name for block in dropped], ignored),
                 "form": "graph",
                 "form because": "it was chosen for a graph",
             }
@@ -306,7 +299,22 @@ def _until(order: Iterator[ResidualBlock], saved: _Saved, ratio: float) -> list[
     )
 
 
-def _ignored(blocks: Iterable[ResidualBlock], ignore: tuple[str, ...]) -> dict[str, str]:
+def block_rows(
+    blocks: Iterable[ResidualBlock],
+    errors: Mapping[str, float],
+    dropped: Collection[str],
+    ignored: Mapping[str, str],
+) -> list[dict[str, Any]]:
+    """The table as plain JSON; `errors` where they were measured, `ignored`: why blocks stay."""
+    rows = []
+    for block in blocks:
+        state, reason = _state(block, dropped, ignored)
+        row = BlockRow(block.name, block.layers, errors.get(block.name), state, reason)
+        rows.append(asdict(row) | {"layers": list(block.layers)})
+    return rows
+
+
+def ignored_blocks(blocks: Iterable[ResidualBlock], ignore: tuple[str, ...]) -> dict[str, str]:
     """Why a block stays at the user's wish, by its name."""
     blocks = list(blocks)
     names = [name for block in blocks for name in (block.name, *block.layers)]
@@ -320,7 +328,7 @@ def _ignored(blocks: Iterable[ResidualBlock], ignore: tuple[str, ...]) -> dict[s
 
 
 def _state(
-    block: ResidualBlock, dropped: Collection[str], ignored: dict[str, str]
+    block: ResidualBlock, dropped: Collection[str], ignored: Mapping[str, str]
 ) -> tuple[str, str]:
     if block.name in dropped:
         return DROPPED, ""
