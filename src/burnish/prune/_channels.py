@@ -13,7 +13,7 @@ Left out: targets in milliseconds; heads and their width at once (prune twice).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -31,7 +31,7 @@ from burnish.graph import (
     shrink_channels,
     trace,
 )
-from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate
+from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate, saved_share
 from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
 from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
@@ -85,6 +85,20 @@ class PruneChannels(Rewrite):
             raise InvalidInput(f"PruneChannels(ignore={given!r}): give a tuple, ({given!r},)")
         object.__setattr__(self, "ignore", tuple(given))
 
+    @property
+    def share(self) -> float:
+        """What is removed in all."""
+        return self.ratio
+
+    def part(self, before: float, after: float) -> PruneChannels:
+        """The step that takes what is gone from one share to another: a ratio of what is left."""
+        return replace(self, ratio=1 - (1 - after) / (1 - before))
+
+    def reached(self, before: float, choices: Choices) -> float:
+        """What is gone in all, channels being whole: not quite what was asked for."""
+        share: float = choices.plan["share"]
+        return 1 - (1 - before) * (1 - share)
+
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Score the channels, on the goal's data where the criterion needs any, and decide.
 
@@ -118,8 +132,8 @@ class PruneChannels(Rewrite):
             Infeasible: so much cannot be removed; `result` is the share that can.
         """
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
-        ignored = _ignored(channels, self.ignore)
-        free = _free(channels, ignored)
+        ignored = ignored_groups(channels, self.ignore)
+        free = free_groups(channels, ignored)
         scores = importance(channels, self.criterion, gradients, seed)
         asked = Asked(self.ratio, self.of, self.scope, self.round_to)
         removed = allocate(channels, free, scores, asked)
@@ -134,6 +148,7 @@ class PruneChannels(Rewrite):
                 "call": traced.call,
                 "heads": self.heads,
                 "removed": removed,
+                "share": saved_share(channels, free, removed, self.of),
                 "layers": rows(channels, ignored, removed),
                 "form": GRAPH,
                 "form because": "it was chosen for a graph",
@@ -175,7 +190,7 @@ def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
     return trace(model, *inputs.to_trace())
 
 
-def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
+def ignored_groups(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
     layers = [layer for group in channels for layer in group.layers]
     named = matching(layers, ignore, "ignore")
@@ -187,7 +202,7 @@ def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _free(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
+def free_groups(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
     """The groups that may lose channels. NoEffect, with the reasons, where none may."""
     free = [g for g in channels.free if g.name not in ignored and g.num_channels > 1]
     if free:
