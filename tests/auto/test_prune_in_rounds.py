@@ -14,7 +14,7 @@ from burnish.core import Candidate, Step, model_hash
 from burnish.distill import Distill, LogitMSE
 from burnish.goal import Goal
 from burnish.graph import Traced, trace
-from burnish.prune import GroupPenalty, PruneChannels, PruneWeights, masks_of
+from burnish.prune import DropBlocks, GroupPenalty, PruneChannels, PruneWeights, masks_of
 from burnish.recipe import gradual, load_history, repeat, replay, save_history
 from burnish.train import Train
 from tests.train.small import EXAMPLE, network, task
@@ -26,6 +26,17 @@ TRAIN = Train(2, 0.02)
 @pytest.fixture(scope="module")
 def traced() -> Traced:
     return trace(network(0.0), EXAMPLE.args)
+
+
+class Block(nn.Module):
+    """A residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.tanh(self.inside(x))
 
 
 def _run(step: Step, model: nn.Module, folder: Path) -> Candidate:
@@ -58,7 +69,7 @@ def test_channels_by_a_schedule(traced: Traced, tmp_path: Path) -> None:
     step = gradual(PruneChannels(0.5), recover=TRAIN, rounds=3)
     candidate = _run(step, traced, tmp_path)
     assert _width(candidate) == 8
-    shares = [a.choices.plan["share"] for a in candidate.history if a.step == "PruneChannels"]
+    shares = [a.choices.plan["saved"] for a in candidate.history if a.step == "PruneChannels"]
     assert shares == pytest.approx([6 / 16, 2 / 10])
     assert _names(candidate).count("Train") == 3
 
@@ -71,8 +82,24 @@ def test_a_share_of_the_cost_is_reached_in_rounds(of: str, traced: Traced) -> No
     left = 1.0
     for applied in history:
         if applied.step == "PruneChannels":
-            left *= 1 - applied.choices.plan["share"]
+            left *= 1 - applied.choices.plan["saved"]
     assert 0.6 <= 1 - left < 0.6 + 1 / 16
+
+
+def test_blocks_by_a_schedule_and_their_early_weights() -> None:
+    """A removal of another kind: four blocks go one after another, then what is left goes back."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 8), *(Block() for _ in range(8)), nn.Linear(8, 2)).eval()
+    graph = trace(net, EXAMPLE.args)
+    dropping = DropBlocks(0.5, criterion="random")
+    rounds = gradual(dropping, recover=TRAIN, rounds=4, schedule="linear")
+    candidate = (rounds >> Rewind(graph)).apply(Candidate(graph), GOAL)
+    dropped = [a.choices.plan["dropped"] for a in candidate.history if a.step == "DropBlocks"]
+    assert [len(names) for names in dropped] == [1] * 4
+    early = dict(graph.named_parameters())
+    left = dict(candidate.model.named_parameters())
+    assert len(left) == len(early) - 8
+    assert all(torch.equal(value, early[name]) for name, value in left.items())
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])

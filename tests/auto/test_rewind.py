@@ -128,7 +128,7 @@ def test_where_there_is_nothing_to_go_back_to() -> None:
 def test_other_steps_and_other_uses_are_refused() -> None:
     net = network()
     cast = Candidate(net, (Applied("Cast", {}, Choices()),))
-    with pytest.raises(Unsupported, match="in a history with Cast: it knows what Distill, Prune"):
+    with pytest.raises(Unsupported, match="in a history with Cast: it knows what Distill, Drop"):
         Rewind(net).apply(cast, GOAL)
     with pytest.raises(InvalidInput, match="read from a history, which holds the early weights"):
         Rewind("00ff").apply(PruneWeights(0.5).apply(Candidate(net), GOAL), GOAL)

@@ -57,7 +57,7 @@ def plain(traced: Traced) -> float:
 
 @pytest.mark.parametrize(
     "penalty",
-    [GroupPenalty(0.01), GroupPenalty(0.02, "norm"), GroupPenalty(0.05, "norm", "linear")],
+    [GroupPenalty(0.02), GroupPenalty(0.02, "norm"), GroupPenalty(0.05, "norm", "linear")],
     ids=["lasso", "norm", "growing"],
 )
 def test_channels_become_unequal(penalty: GroupPenalty, traced: Traced, plain: float) -> None:

@@ -7,10 +7,10 @@ values the large one began with (Frankle and Carbin, 2019) or had after a little
 Dziugaite, Roy and Carbin, 2020: without that, deep networks lose the ticket).
 
 The early model is built again from its history: the steps up to the one to go back to, then of
-those since only what they removed (`PruneChannels`, `PruneWeights`), not what they trained. So
-masks stay, and channels that are gone are cut out of the early weights as they were cut out of the
-late ones; running statistics go back, too. What differs from the present model travels in the
-choices: a replay needs neither the early model nor data.
+those since only what they removed (`DropBlocks`, `PruneChannels`, `PruneWeights`), not what they
+trained. So masks stay, and channels that are gone are cut out of the early weights as they were
+cut out of the late ones; running statistics go back, too. What differs from the present model
+travels in the choices: a replay needs neither the early model nor data.
 
 The original is no part of a candidate and has to be given. That it is the right one is tried: every
 training of the history must have begun from what is replayed from it, bit for bit, and the end be
@@ -34,11 +34,11 @@ from burnish.core import Applied, Candidate, Choices, Rewrite, model_hash
 from burnish.distill import Distill
 from burnish.errors import InvalidInput, NoEffect, Unsupported
 from burnish.goal import Goal
-from burnish.prune import PruneChannels, PruneWeights
+from burnish.prune import DropBlocks, PruneChannels, PruneWeights
 from burnish.recipe import replay
 from burnish.train import Train, load_state
 
-_REMOVING: tuple[type[Rewrite], ...] = (PruneChannels, PruneWeights)
+_REMOVING: tuple[type[Rewrite], ...] = (DropBlocks, PruneChannels, PruneWeights)
 _TRAINING: tuple[type[Rewrite], ...] = (Distill, Recover, Train, TrainSparse)
 
 

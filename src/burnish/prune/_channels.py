@@ -13,7 +13,7 @@ Left out: targets in milliseconds; heads and their width at once (prune twice).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -35,11 +35,12 @@ from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate, saved_share
 from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
 from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
+from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
 
 
 @dataclass(frozen=True)
-class PruneChannels(Rewrite):
+class PruneChannels(OfWhatIsLeft, Rewrite):
     """A copy of the model with a share of its channels removed.
 
     Args:
@@ -84,20 +85,6 @@ class PruneChannels(Rewrite):
         if isinstance(given, str):
             raise InvalidInput(f"PruneChannels(ignore={given!r}): give a tuple, ({given!r},)")
         object.__setattr__(self, "ignore", tuple(given))
-
-    @property
-    def share(self) -> float:
-        """What is removed in all."""
-        return self.ratio
-
-    def part(self, before: float, after: float) -> PruneChannels:
-        """The step that takes what is gone from one share to another: a ratio of what is left."""
-        return replace(self, ratio=1 - (1 - after) / (1 - before))
-
-    def reached(self, before: float, choices: Choices) -> float:
-        """What is gone in all, channels being whole: not quite what was asked for."""
-        share: float = choices.plan["share"]
-        return 1 - (1 - before) * (1 - share)
 
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Score the channels, on the goal's data where the criterion needs any, and decide.
@@ -148,7 +135,7 @@ class PruneChannels(Rewrite):
                 "call": traced.call,
                 "heads": self.heads,
                 "removed": removed,
-                "share": saved_share(channels, free, removed, self.of),
+                "saved": saved_share(channels, free, removed, self.of),
                 "layers": rows(channels, ignored, removed),
                 "form": GRAPH,
                 "form because": "it was chosen for a graph",

@@ -37,6 +37,7 @@ from burnish.prune._channels import traced_for
 from burnish.prune._cost import COSTS, cost_of
 from burnish.prune._distance import Reference, reference
 from burnish.prune._module import MODULE, form_of
+from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._residual import ResidualBlock, residual_blocks
 
 OF = ("blocks", *COSTS)
@@ -64,7 +65,7 @@ class BlockRow:
 
 
 @dataclass(frozen=True)
-class DropBlocks(Rewrite):
+class DropBlocks(OfWhatIsLeft, Rewrite):
     """A copy of the model without some of its residual blocks.
 
     Args:
