@@ -36,3 +36,13 @@ def test_the_card_of_dropping_blocks(root: Path, capsys) -> None:
 def test_the_card_of_pruning_to_a_target(root: Path, capsys) -> None:
     assert run(root / "docs/methods/prune_to.md") == 2
     assert 0.5 <= float(capsys.readouterr().out.split()[-1]) < 0.6
+
+
+def test_the_card_of_schedules(root: Path, capsys) -> None:
+    assert run(root / "docs/methods/prune_schedules.md") == 4
+    assert capsys.readouterr().out.splitlines() == [
+        "['0.52', '0.79', '0.89', '0.90']",
+        "['PruneChannels', 'Train', 'PruneChannels', 'Train', 'PruneChannels', 'Train']",
+        "['Train', 'PruneWeights', 'Rewind', 'Train', 'PruneWeights', 'Rewind', 'Train']",
+        "torch.Size([2, 3])",
+    ]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from burnish.auto._ladder import Recover
+from burnish.auto._rewind import Rewind
+from burnish.auto._sparse import TrainSparse
 from burnish.core import Rewrite
 from burnish.distill import Distill
 from burnish.prune import DropBlocks, PruneChannels, PruneTo, PruneWeights
@@ -37,7 +39,9 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     QuantizeStatic,
     QuantizeWeights,
     Recover,
+    Rewind,
     SmoothQuant,
     Train,
+    TrainSparse,
 )
 STEPS: Mapping[str, Callable[..., Rewrite]] = MappingProxyType({s.__name__: s for s in _KNOWN})

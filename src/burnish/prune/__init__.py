@@ -5,6 +5,7 @@ from __future__ import annotations
 from burnish.prune._channels import PruneChannels, prune_channels
 from burnish.prune._depth import BlockRow, DropBlocks, drop_blocks, dropped_blocks
 from burnish.prune._mask import is_masked, masks_of, remove_masks
+from burnish.prune._penalty import GroupPenalty, group_penalty
 from burnish.prune._program import Priced
 from burnish.prune._report import LayerChannels, pruned_layers
 from burnish.prune._residual import ResidualBlock, residual_blocks
@@ -16,6 +17,7 @@ from burnish.prune._weights import PruneWeights, WeightSparsity, masked_weights,
 __all__ = [
     "BlockRow",
     "DropBlocks",
+    "GroupPenalty",
     "LayerChannels",
     "Priced",
     "PruneChannels",
@@ -26,6 +28,7 @@ __all__ = [
     "WeightSparsity",
     "drop_blocks",
     "dropped_blocks",
+    "group_penalty",
     "is_masked",
     "masked_weights",
     "masks_of",

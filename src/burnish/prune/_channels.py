@@ -31,15 +31,16 @@ from burnish.graph import (
     shrink_channels,
     trace,
 )
-from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate
+from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate, saved_share
 from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
 from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
+from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
 
 
 @dataclass(frozen=True)
-class PruneChannels(Rewrite):
+class PruneChannels(OfWhatIsLeft, Rewrite):
     """A copy of the model with a share of its channels removed.
 
     Args:
@@ -110,7 +111,7 @@ class PruneChannels(Rewrite):
         """
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
         ignored = ignored_groups(channels, self.ignore)
-        free = _free(channels, ignored)
+        free = free_groups(channels, ignored)
         scores = importance(channels, self.criterion, gradients, seed)
         asked = Asked(self.ratio, self.of, self.scope, self.round_to)
         removed = allocate(channels, free, scores, asked)
@@ -125,6 +126,7 @@ class PruneChannels(Rewrite):
                 "call": traced.call,
                 "heads": self.heads,
                 "removed": removed,
+                "saved": saved_share(channels, free, removed, self.of),
                 "layers": rows(channels, ignored, removed),
                 "form": GRAPH,
                 "form because": "it was chosen for a graph",
@@ -195,7 +197,7 @@ def ignored_groups(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str
     }
 
 
-def _free(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
+def free_groups(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
     """The groups that may lose channels. NoEffect, with the reasons, where none may."""
     free = [g for g in channels.free if g.name not in ignored and g.num_channels > 1]
     if free:

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from burnish.core import Choices, Rewrite
+from burnish.core import Choices, Rewrite, copied_model
 from burnish.errors import Infeasible, InvalidInput, NoEffect, Unsupported
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import (
@@ -36,8 +36,8 @@ from burnish.graph import (
 from burnish.prune._channels import traced_for
 from burnish.prune._cost import COSTS, cost_of
 from burnish.prune._distance import Reference, reference
-from burnish.prune._mask import copied_model
 from burnish.prune._module import MODULE, form_of
+from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._residual import ResidualBlock, residual_blocks
 
 OF = ("blocks", *COSTS)
@@ -65,7 +65,7 @@ class BlockRow:
 
 
 @dataclass(frozen=True)
-class DropBlocks(Rewrite):
+class DropBlocks(OfWhatIsLeft, Rewrite):
     """A copy of the model without some of its residual blocks.
 
     Args:

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from burnish.core import copied_model
 from burnish.errors import Unsupported
 from burnish.goal import Inputs
 from burnish.graph import Traced, flatten, operator, operator_names
-from burnish.prune._mask import copied_model
 
 MODULE, GRAPH = "module", "graph"
 _TOLERANCE = 1e-4
