@@ -86,7 +86,7 @@ MORE_NAMES = {
         24,
         "ways to prune: a step, a function, a table each; masks' end; a penalty; a target's cost",
     ),
-    "auto": (14, "three searches with their results: optimize, recover, mix; two steps of rooms"),
+    "auto": (16, "four searches with their results: with prune_to_latency; two steps of rooms"),
     "quantize": (42, "nine steps and their functions, tensors, observers, ways to look"),
 }
 

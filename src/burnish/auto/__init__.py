@@ -7,6 +7,7 @@ from burnish.auto._ladder import Recover, Recovery, recover
 from burnish.auto._mix import mix
 from burnish.auto._mix_result import Limit, Mix, Mixed
 from burnish.auto._optimize import optimize
+from burnish.auto._pruned import PrunedToLatency, prune_to_latency
 from burnish.auto._result import Result
 from burnish.auto._rewind import Rewind
 from burnish.auto._sparse import TrainSparse
@@ -18,6 +19,7 @@ __all__ = [
     "Limit",
     "Mix",
     "Mixed",
+    "PrunedToLatency",
     "RealBench",
     "Recover",
     "Recovery",
@@ -26,5 +28,6 @@ __all__ = [
     "TrainSparse",
     "mix",
     "optimize",
+    "prune_to_latency",
     "recover",
 ]

@@ -160,7 +160,7 @@ class _Program:
         scale = np.abs(costs).max() or 1.0
         objective = np.array(self.errors) if limit is not None else costs / scale
         peak = np.abs(objective).max() or 1.0
-        constraints: list[Any] = [self._equalities()]
+        constraints: list[Any] = [self._equalities()] if self.rows else []
         if limit is not None:
             room = (limit * (1 - _ROOM) - self.constant) / scale
             constraints.append(LinearConstraint(costs[None] / scale, -np.inf, room))
