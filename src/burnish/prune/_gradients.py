@@ -43,14 +43,13 @@ def output_gradients(model: nn.Module, calls: Iterable[Call], seed: int) -> Iter
 def _gradients(
     model: nn.Module, calls: Iterable[Call], objective: Callable[[Any, Any], torch.Tensor]
 ) -> Iterator[Gradient]:
-    """For each parameter, by the name it has in the module, or in the graph of a traced one."""
-    work = copied_model(model)
+    """For each parameter, by the names it has in the module, or in the graph of a traced one."""
+    work = copied_model(model).eval()
     owner = work.graph_module if isinstance(work, Traced) else work
-    parameters = dict(owner.named_parameters())
+    parameters = dict(owner.named_parameters(remove_duplicate=False))
     for parameter in parameters.values():
         parameter.requires_grad_(parameter.is_floating_point())
-    seen = 0
-    for call in calls:
+    for call in first_samples(calls):
         value = objective(work(*call.args, **call.kwargs), call.target)
         found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
         yield {
@@ -58,6 +57,13 @@ def _gradients(
             for name, gradient in zip(parameters, found, strict=True)
             if gradient is not None
         }
+
+
+def first_samples(calls: Iterable[Call]) -> Iterator[Call]:
+    """The calls that hold the first `MOST_SAMPLES` samples, by their longest first axis."""
+    seen = 0
+    for call in calls:
+        yield call
         seen += max((len(t) for t in flatten_call(call.args, call.kwargs) if t.dim()), default=1)
         if seen >= MOST_SAMPLES:
             return
