@@ -76,7 +76,10 @@ MORE_NAMES = {
     "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
     "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
     "core": (11, "Applied is what a history is made of; hashes and settings are its identity"),
-    "graph": (48, "the toolbox of the technique rooms: trace, name, edit; their coupled channels"),
+    "graph": (
+        49,
+        "the toolbox of the technique rooms: trace, name, edit; channels; one closed form",
+    ),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
     "profile": (17, "five questions to a model or machine, and the values they are answered with"),

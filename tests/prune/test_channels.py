@@ -101,22 +101,39 @@ def test_the_plain_function_gives_a_smaller_model_and_leaves_the_users_alone() -
     assert logits.shape == (3, 5)
 
 
-def test_taylor_takes_the_goals_loss_and_hessian_no_labels() -> None:
+def test_two_criteria_take_the_goals_loss_and_two_no_labels() -> None:
     tiny = TINY["plain_cnn"]
     images = [tiny.inputs(8, seed=seed).args[0] for seed in range(2)]
     labels = torch.tensor([0, 1, 2, 3, 4, 0, 1, 2])
     metric, loss = tiny.goal().task.metric, nn.CrossEntropyLoss()
     batches = [(batch, labels) for batch in images]
     task = Task(tiny.inputs(), metric, train=batches, calibration=images, loss=loss)
-    candidate = Candidate(tiny.build())
-    for criterion in ("taylor", "hessian"):
-        goal = Goal(task)
+    candidate = Candidate(once.traced(tiny))
+    for criterion in ("taylor", "fisher", "hessian", "wanda"):
+        labelled = criterion in ("taylor", "fisher")
+        unused: Any = {"calibration": None} if labelled else {"train": None, "loss": None}
+        goal = Goal(replace(task, **unused))
         step = PruneChannels(0.5, criterion=criterion)
         one, other = (step.apply(candidate, goal).history[-1].choices for _ in range(2))
         assert one.plan["removed"] == other.plan["removed"]
     bare: Any = replace(task, loss=None)
-    with pytest.raises(InvalidInput, match="needs Task\\(loss=…\\)"):
-        PruneChannels(0.5, criterion="taylor").choose(candidate.model, Goal(bare))
+    for criterion in ("taylor", "fisher"):
+        with pytest.raises(InvalidInput, match="needs Task\\(loss=…\\)"):
+            PruneChannels(0.5, criterion=criterion).choose(candidate.model, Goal(bare))
+    bare = replace(task, calibration=None)
+    for criterion in ("hessian", "wanda"):
+        with pytest.raises(InvalidInput, match="needs calibration data"):
+            PruneChannels(0.5, criterion=criterion).choose(candidate.model, Goal(bare))
+
+
+def test_data_that_is_missing_or_of_no_use_is_refused() -> None:
+    tiny = TINY["plain_cnn"]
+    with pytest.raises(InvalidInput, match="'wanda'\\) needs calibration="):
+        prune_channels(tiny.build(), tiny.inputs(), criterion="wanda")
+    with pytest.raises(InvalidInput, match="'l2'\\) looks at no data"):
+        prune_channels(tiny.build(), tiny.inputs(), calibration=[tiny.inputs()])
+    with pytest.raises(InvalidInput, match="'fisher'\\) needs a loss"):
+        prune_channels(tiny.build(), tiny.inputs(), criterion="fisher")
 
 
 def _one_channel() -> nn.Module:

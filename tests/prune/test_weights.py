@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any
 
 import pytest
 import torch
@@ -12,8 +11,7 @@ from torch import nn
 from torch.nn.utils import prune as reference
 
 from burnish.core import Candidate, Choices
-from burnish.errors import InvalidInput, NoEffect
-from burnish.goal import Call, Goal, Inputs, Task
+from burnish.goal import Call
 from burnish.graph import Traced, trace
 from burnish.prune import (
     PruneWeights,
@@ -62,6 +60,21 @@ class TestFromTraced(Contract):
 
     def candidate(self, tiny: Tiny) -> Candidate:
         return Candidate(once.traced(tiny))
+
+
+class TestUpdatedWeights(TestFromTraced):
+    """New values travel with the masks."""
+
+    def step(self) -> PruneWeights:
+        return PruneWeights(0.5, criterion="sparsegpt")
+
+    def tinies(self) -> Iterable[Tiny]:
+        return [TINY["grouped"]]
+
+
+class TestTrainedWeights(TestUpdatedWeights):
+    def step(self) -> PruneWeights:
+        return PruneWeights(0.5, criterion="movement")
 
 
 def test_l1_for_each_layer_is_torchs() -> None:
@@ -187,6 +200,50 @@ def test_a_mask_upon_a_mask_keeps_what_is_gone() -> None:
         assert not (mask > masks_of(once_masked)[name]).any()
 
 
+class Tied(nn.Module):
+    """An embedding whose weight the head reads, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.table(ids).relu())
+        return out
+
+
+def test_tied_weights_stay_tied_and_one() -> None:
+    torch.manual_seed(0)
+    net, ids = Tied().eval(), torch.randint(0, 10, (6, 4))
+    masked = prune_weights(net, 0.5)
+    assert isinstance(masked, Tied)
+    assert masked.table.weight_orig is masked.head.weight_orig
+    plain = remove_masks(masked)
+    assert isinstance(plain, Tied)
+    assert plain.table.weight is plain.head.weight
+    graph = prune_weights(trace(net, (ids,)), 0.5)
+    for other in (plain, graph, remove_masks(graph)):
+        torch.testing.assert_close(other(ids), masked(ids))
+    assert not torch.equal(masked(ids), net(ids))
+
+
+def test_gradients_reach_tied_weights_by_their_name() -> None:
+    torch.manual_seed(0)
+    net, ids = Tied().eval(), torch.randint(0, 10, (6, 4))
+    calls = [Call((ids,), {}, None)]
+    (mask,) = (
+        PruneWeights(0.5, criterion="fisher")
+        .choose_from(net, calls, 0, lambda out, _: out.square().mean())
+        .tensors.values()
+    )
+    net(ids).square().mean().backward()
+    weight = net.head.weight
+    assert weight.grad is not None
+    scores = (weight * weight.grad).square().detach()
+    assert scores[mask].min() >= scores[~mask].max() > 0
+
+
 def test_a_graph_is_masked_as_its_module_is() -> None:
     net = _net()
     traced = trace(net, (IMAGES,))
@@ -221,57 +278,31 @@ def test_the_users_model_stays_as_it_was() -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no sparsity": ({}, "sparsity=None"),
-    "all": ({"sparsity": 1.0}, "above 0 and below 1"),
-    "sparsity of a pattern": ({"sparsity": 0.3, "pattern": "2:4"}, "the pattern is 0.5 zeros"),
-    "global pattern": ({"pattern": "2:4", "scope": "global"}, "fixes what each layer loses"),
-    "biases in blocks": ({"sparsity": 0.5, "pattern": "4x1", "biases": True}, "has no inputs"),
-    "pattern": ({"sparsity": 0.5, "pattern": "4:2"}, "N:M as '2:4'"),
-    "criterion": ({"sparsity": 0.5, "criterion": "beauty"}, "one of random, l1"),
-    "scope": ({"sparsity": 0.5, "scope": "row"}, "one of layer, global"),
-    "ignore": ({"sparsity": 0.5, "ignore": "head"}, "give a tuple"),
-}
+def test_a_model_in_train_mode_is_scored_in_eval_mode_and_stays_as_it_was() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 4))
+    x = torch.randn(16, 4)
+    for criterion in ("wanda", "hessian", "sparsegpt"):
+        one, again = (
+            masks_of(prune_weights(model, 0.5, criterion=criterion, calibration=[x]))
+            for model in (net.train(), copy.deepcopy(net).eval())
+        )
+        assert all(torch.equal(mask, again[name]) for name, mask in one.items())
+    assert net.training
+    assert int(net.get_buffer("1.num_batches_tracked")) == 0
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_settings_out_of_range_are_refused(name: str) -> None:
-    settings, message = REFUSED[name]
-    with pytest.raises(InvalidInput, match=message):
-        PruneWeights(**settings)
+def test_squares_and_magnitudes_differ_in_blocks() -> None:
+    net = nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[0.0, 3.0, 2.0, 2.0]]))
+    l1, l2 = (masks_of(prune_weights(net, 0.5, pattern="1x2", criterion=c)) for c in ("l1", "l2"))
+    assert l1["weight"].tolist() == [[0, 0, 1, 1]]
+    assert l2["weight"].tolist() == [[1, 1, 0, 0]]
 
 
-def test_missing_data_is_named() -> None:
-    task = Task(Inputs(IMAGES), TINY["plain_cnn"].goal().task.metric)
-    with pytest.raises(InvalidInput, match="needs calibration data"):
-        PruneWeights(0.5, criterion="wanda").choose(_net(), Goal(task))
-    with pytest.raises(InvalidInput, match="needs Task"):
-        PruneWeights(0.5, criterion="taylor").choose(_net(), Goal(task))
-    with pytest.raises(InvalidInput, match="saw none"):
-        prune_weights(_net(), 0.5, criterion="wanda")
-
-
-def test_nothing_to_mask_says_why() -> None:
-    with pytest.raises(NoEffect, match="its 4 inputs are no multiple of 32"):
-        prune_weights(_net(), pattern="1:32", ignore=("4",))
-    with pytest.raises(NoEffect, match="no layer has one"):
-        prune_weights(nn.ReLU(), 0.5)
-    with pytest.raises(NoEffect, match="masks none"):
-        prune_weights(nn.Linear(2, 2), 0.1)
-    with pytest.raises(NoEffect, match="no weight of this model carries a mask"):
-        remove_masks(_net())
-
-
-def test_an_unknown_weight_to_ignore_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="'body' matches nothing"):
-        prune_weights(_net(), 0.5, ignore=("body",))
-
-
-def test_a_plan_of_another_model_is_refused() -> None:
-    choices = PruneWeights(0.5).choose_from(_net())
-    step = PruneWeights(0.5)
-    with pytest.raises(InvalidInput, match="which the model does not have"):
-        step.rewrite(nn.Sequential(nn.ReLU()), choices)
-    other = nn.Sequential(nn.Conv2d(4, 9, 3), nn.ReLU(), nn.Conv2d(9, 8, 1))
-    with pytest.raises(InvalidInput, match="belongs to another model"):
-        step.rewrite(other, choices)
+def test_each_output_of_a_group_meets_the_inputs_of_its_own() -> None:
+    net = nn.Conv2d(4, 8, 3, groups=2)
+    norms = input_norms(net, [Call((IMAGES,), {}, None)])["weight"]
+    expected = IMAGES.double().square().sum((0, 2, 3)).sqrt().reshape(2, 1, 2)
+    assert torch.allclose(norms.reshape(2, 4, 2), expected.expand(2, 4, 2))

@@ -35,6 +35,7 @@ from burnish.graph._fake_quantize import (
     PROGRESS,
     set_progress,
 )
+from burnish.graph._inverse_factor import inverse_factor
 from burnish.graph._matching import matching
 from burnish.graph._mode import set_mode
 from burnish.graph._ops import DEQUANTIZE, PER_TENSOR, QUANTIZE
@@ -76,6 +77,7 @@ __all__ = [
     "flatten",
     "flatten_call",
     "fold_batch_norm",
+    "inverse_factor",
     "mask_channels",
     "matching",
     "num_patches",

@@ -127,6 +127,20 @@ class Traced(nn.Module):
             for index, slot in enumerate(self.inputs)
         )
 
+    def num_samples(self, tensors: tuple[torch.Tensor, ...]) -> int:
+        """Samples in a call's tensors; 1 where no input has a batch axis."""
+        for slot, tensor in zip(self.inputs, tensors, strict=True):
+            if BATCH in slot.shape:
+                return int(tensor.shape[slot.shape.index(BATCH)])
+        return 1
+
+    def narrowed(self, tensors: tuple[torch.Tensor, ...], size: int) -> tuple[torch.Tensor, ...]:
+        """The first `size` samples of a call's tensors."""
+        return tuple(
+            tensor.narrow(slot.shape.index(BATCH), 0, size) if BATCH in slot.shape else tensor
+            for slot, tensor in zip(self.inputs, tensors, strict=True)
+        )
+
     def dynamic_shapes(self) -> tuple[dict[int, torch.export.Dim], ...]:
         """The dynamic axes of each input, as torch.export wants them to export the graph again."""
         names = dict.fromkeys(s for slot in self.inputs for s in slot.shape if isinstance(s, str))

@@ -11,7 +11,7 @@ Left out: spilling the frontier to disk; the caller bounds it by the number of s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -92,6 +92,17 @@ class Walk:
             if isinstance(v, torch.Tensor)
         }
         return sum(held.values())
+
+    @classmethod
+    def most_bytes(
+        cls, module: fx.GraphModule, tensors: tuple[torch.Tensor, ...], stops: Iterable[fx.Node]
+    ) -> int:
+        """What a walk over one call holds at most where it stops, in the order of the graph."""
+        walk, most = cls(module, [tensors]), 0
+        for node in stops:
+            walk.advance(node)
+            most = max(most, walk.num_bytes())
+        return most
 
     def _read_all(self, node: Any) -> list[torch.Tensor]:
         with torch.inference_mode():

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from burnish.core import Choices, Rewrite
@@ -32,8 +33,14 @@ from burnish.graph import (
     trace,
 )
 from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate, saved_share
-from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
-from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
+from burnish.prune._evidence import evidence_for, evidence_from
+from burnish.prune._gradients import Gradient
+from burnish.prune._importance import (
+    FROM_LOSS,
+    WITH_CALIBRATION,
+    check_criterion,
+    importance,
+)
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
@@ -46,8 +53,9 @@ class PruneChannels(OfWhatIsLeft, Rewrite):
     Args:
         ratio: how much to remove, from 0 up to, not including, 1.
         of: what the ratio is a share of: "channels", "parameters", "bytes" or "macs".
-        criterion: which channels matter: "random", "l1", "l2", "batch_norm", "fpgm", "lamp", or,
-            with data, "hessian" (calibration) or "taylor" (training data and loss).
+        criterion: which channels matter: "random", "l1", "l2", "batch_norm", "fpgm", "lamp"; with
+            calibration data, without labels, "hessian" or "wanda"; with training data and a loss
+            "taylor" or "fisher".
         scope: "uniform" (each group loses the share), "global" (one order for all) or "isomorphic"
             (one order for groups of the same kind).
         heads: attention loses "whole" heads, or "width" of each.
@@ -90,29 +98,33 @@ class PruneChannels(OfWhatIsLeft, Rewrite):
         """Score the channels, on the goal's data where the criterion needs any, and decide.
 
         Raises:
-            InvalidInput: "taylor" without training data or a loss, "hessian" without calibration
-                data; otherwise as `choose_from`.
+            InvalidInput: a criterion without the data, or the loss, that it needs; otherwise as
+                `choose_from`.
         """
         traced = traced_for(model, goal.task.inputs)
-        gradients = needed_gradients("PruneChannels", self.criterion, traced, goal)
-        choices = self.choose_from(traced, gradients, goal.seed)
+        evidence = evidence_for("PruneChannels", self.criterion, traced, goal)
+        choices = self.choose_from(traced, evidence.gradients, goal.seed, evidence.norms)
         return with_form(model, traced, goal.task.inputs, choices)
 
     def choose_from(
-        self, traced: Traced, gradients: Iterable[Gradient] = (), seed: int = 0
+        self,
+        traced: Traced,
+        gradients: Iterable[Gradient] = (),
+        seed: int = 0,
+        norms: Mapping[str, torch.Tensor] | None = None,
     ) -> Choices:
-        """Decide for a traced model.
+        """Decide for a traced model, with gradients or norms of inputs where they are needed.
 
         Raises:
-            InvalidInput: no gradients where the criterion needs them, an entry of `ignore` that
-                matches nothing.
+            InvalidInput: no gradients or norms where the criterion needs them, or such as are not
+                finite, an entry of `ignore` that matches nothing.
             NoEffect: no group may lose a channel, or the ratio removes none.
             Infeasible: so much cannot be removed; `result` is the share that can.
         """
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
         ignored = ignored_groups(channels, self.ignore)
         free = free_groups(channels, ignored)
-        scores = importance(channels, self.criterion, gradients, seed)
+        scores = importance(channels, self.criterion, gradients, seed, norms)
         asked = Asked(self.ratio, self.of, self.scope, self.round_to)
         removed = allocate(channels, free, scores, asked)
         if not removed:
@@ -168,23 +180,6 @@ def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
     return trace(model, *inputs.to_trace())
 
 
-def needed_gradients(who: str, criterion: str, traced: Traced, goal: Goal) -> Iterable[Gradient]:
-    """The gradients a criterion rests on; none where it looks at weights alone.
-
-    Raises InvalidInput, in the name of `who`, where "taylor" has no loss to take them of.
-    """
-    if criterion == "taylor":
-        if goal.task.loss is None:
-            raise InvalidInput(
-                f"{who}(criterion='taylor') needs Task(loss=…): 'hessian' needs neither loss nor "
-                "labels"
-            )
-        return loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
-    if criterion == "hessian":
-        return output_gradients(traced, goal.task.calls("calibration"), goal.seed)
-    return ()
-
-
 def ignored_groups(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
     layers = [layer for group in channels for layer in group.layers]
@@ -216,7 +211,7 @@ def prune_channels(
     example: Any,
     ratio: float = 0.3,
     *,
-    calibration: Iterable[Any] = (),
+    calibration: Iterable[Any] | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> nn.Module:
@@ -227,7 +222,7 @@ def prune_channels(
         example: an example call: a tensor, a tuple of positional arguments, a dict of keyword ones,
             or `Inputs`, which can say which axes are dynamic.
         ratio: how much to remove, as of `PruneChannels`.
-        calibration: batches, each as `example`, for criterion="hessian".
+        calibration: batches, each as `example`, for criterion="hessian" and "wanda".
         seed: of criterion="random" and "hessian".
         settings: the others of `PruneChannels`.
 
@@ -239,17 +234,15 @@ def prune_channels(
         Unsupported: the model cannot be exported.
     """
     step = PruneChannels(ratio, **settings)
-    if step.criterion == "taylor":
-        raise InvalidInput(
-            "prune_channels(criterion='taylor') needs a loss: apply PruneChannels for a goal, or "
-            "take 'hessian', which needs neither loss nor labels"
-        )
+    needs = step.criterion in WITH_CALIBRATION
+    if step.criterion not in FROM_LOSS and needs != (calibration is not None):
+        word = "needs calibration=…" if needs else "looks at no data: leave calibration out"
+        raise InvalidInput(f"prune_channels(criterion={step.criterion!r}) {word}")
     inputs = Inputs.of(example)
     traced = traced_for(model, inputs)
-    gradients: Iterable[Gradient] = ()
-    if step.criterion in FROM_GRADIENTS:
-        batches = (Inputs.of(batch) for batch in calibration)
-        calls = (Call(call.args, call.kwargs, None) for call in batches)
-        gradients = output_gradients(traced, calls, seed)
-    choices = with_form(model, traced, inputs, step.choose_from(traced, gradients, seed))
+    batches = (Inputs.of(batch) for batch in calibration or ())
+    calls = (Call(call.args, call.kwargs, None) for call in batches)
+    found = evidence_from("prune_channels", step.criterion, traced, calls, seed)
+    choices = step.choose_from(traced, found.gradients, seed, found.norms)
+    choices = with_form(model, traced, inputs, choices)
     return step.rewrite(model, choices)

@@ -7,13 +7,14 @@ draws the mean square of that gradient is the diagonal of the Gauss-Newton matri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from burnish.core import copied_model
+from burnish.errors import InvalidInput
 from burnish.goal import Call
 from burnish.graph import Traced, flatten, flatten_call
 
@@ -43,21 +44,44 @@ def output_gradients(model: nn.Module, calls: Iterable[Call], seed: int) -> Iter
 def _gradients(
     model: nn.Module, calls: Iterable[Call], objective: Callable[[Any, Any], torch.Tensor]
 ) -> Iterator[Gradient]:
-    """For each parameter, by the name it has in the module, or in the graph of a traced one."""
-    work = copied_model(model)
+    """For each parameter, by the names it has in the module, or in the graph of a traced one."""
+    work = copied_model(model).eval()
     owner = work.graph_module if isinstance(work, Traced) else work
-    parameters = dict(owner.named_parameters())
+    parameters = dict(owner.named_parameters(remove_duplicate=False))
     for parameter in parameters.values():
         parameter.requires_grad_(parameter.is_floating_point())
+    for call in first_samples(calls):
+        value = objective(work(*call.args, **call.kwargs), call.target)
+        yield gradients_of(value, parameters)
+
+
+def gradients_of(value: Any, parameters: Mapping[str, torch.Tensor]) -> Gradient:
+    """Of a loss by those of the parameters that it depends on.
+
+    Raises:
+        InvalidInput: it is no scalar tensor, or has no gradient.
+    """
+    if not isinstance(value, torch.Tensor) or value.numel() != 1:
+        shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise InvalidInput(f"the loss is {shape}: it has to be a tensor of one number")
+    if not value.requires_grad:
+        raise InvalidInput(
+            "the loss has no gradient: compute it from the outputs by differentiable operators "
+            "(a count of right answers is none)"
+        )
+    found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    return {
+        name: gradient
+        for name, gradient in zip(parameters, found, strict=True)
+        if gradient is not None
+    }
+
+
+def first_samples(calls: Iterable[Call]) -> Iterator[Call]:
+    """The calls that hold the first `MOST_SAMPLES` samples, by their longest first axis."""
     seen = 0
     for call in calls:
-        value = objective(work(*call.args, **call.kwargs), call.target)
-        found = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-        yield {
-            name: gradient
-            for name, gradient in zip(parameters, found, strict=True)
-            if gradient is not None
-        }
+        yield call
         seen += max((len(t) for t in flatten_call(call.args, call.kwargs) if t.dim()), default=1)
         if seen >= MOST_SAMPLES:
             return

@@ -8,9 +8,13 @@ between groups, `allocate` divides by the group's mean.
 From the weights alone: `random`, `l1`, `l2` (Li et al., 2017), `batch_norm` (|scale|; Liu et al.,
 2017), `fpgm` (the sum of a filter's distances to its group's others; He et al., 2019), `lamp`
 (squares, each divided by the sum of those that are no smaller; Lee et al., 2021).
-With gradients: `taylor` (the square of what removing it changes the loss by, to first order;
-Molchanov et al., 2019) and `hessian` (half the square of each weight times its diagonal of the
-Gauss-Newton matrix; LeCun et al., 1990).
+With gradients of the loss: `taylor` (the square of what removing it changes the loss by, to first
+order; Molchanov et al., 2019) and `fisher` (half of weight² · gradient², summed over the entries: a
+diagonal Hessian with labels, by the gradient of each batch; for batches of one sample that is the
+empirical Fisher information). Of the outputs under random signs, without loss or labels: `hessian`
+(the same sum with the diagonal of the outputs' Gauss-Newton matrix; LeCun et al., 1990).
+With inputs alone: `wanda` (each |weight| times the norm of the input it meets; Sun et al., 2024),
+of convolutions and linear layers: a channel counts by what makes it and by how much of it is read.
 """
 
 from __future__ import annotations
@@ -29,12 +33,18 @@ Array = npt.NDArray[np.float64]
 Scores = dict[str, Array]
 Tensors = Mapping[str, torch.Tensor]
 FROM_WEIGHTS = ("random", "l1", "l2", "batch_norm", "fpgm", "lamp")
-FROM_GRADIENTS = ("taylor", "hessian")
-CRITERIA = (*FROM_WEIGHTS, *FROM_GRADIENTS)
+FROM_LOSS = ("taylor", "fisher")
+FROM_GRADIENTS = (*FROM_LOSS, "hessian")
+WITH_CALIBRATION = ("hessian", "wanda")
+CRITERIA = (*FROM_WEIGHTS, *FROM_LOSS, *WITH_CALIBRATION)
 
 
 def importance(
-    channels: Channels, criterion: str, gradients: Iterable[Tensors] = (), seed: int = 0
+    channels: Channels,
+    criterion: str,
+    gradients: Iterable[Tensors] = (),
+    seed: int = 0,
+    norms: Tensors | None = None,
 ) -> Scores:
     """A score for each channel of the groups that may lose some; more matters more.
 
@@ -43,13 +53,29 @@ def importance(
         criterion: a member of `CRITERIA`.
         gradients: of each batch, for the criteria that need them: for each parameter, by name.
         seed: of `random`.
+        norms: for `wanda`, of the inputs of each weight, by its name, shaped to multiply it.
 
     Raises:
-        InvalidInput: `batch_norm` where a group has none, or no gradients where they are needed.
+        InvalidInput: `batch_norm` where a group has none, `wanda` where no convolution or linear
+            layer makes or reads a group, no data where it is needed, or data that is not finite.
     """
     parameters = channels.parameters()
     if criterion in FROM_GRADIENTS:
-        return _from_gradients(channels, parameters, criterion, gradients)
+        found = _from_gradients(channels, parameters, criterion, gradients)
+    elif criterion == "wanda":
+        found = _from_norms(channels, parameters, norms)
+    else:
+        found = _from_weights(channels, parameters, criterion, seed)
+    for name, scores in found.items():
+        if not np.isfinite(scores).all():
+            raise InvalidInput(
+                f"criterion={criterion!r}: scores of the channels of {name!r} are not finite: look "
+                "for NaN or infinity in the weights and the data"
+            )
+    return found
+
+
+def _from_weights(channels: Channels, parameters: Tensors, criterion: str, seed: int) -> Scores:
     draw = np.random.default_rng(seed)
     found: Scores = {}
     for group in channels.free:
@@ -73,7 +99,11 @@ def _from_gradients(
     batches = 0
     for gradient in gradients:
         batches += 1
-        products = {name: parameters[name].detach() * value for name, value in gradient.items()}
+        products = {
+            name: parameter.detach() * gradient[name]
+            for name, parameter in parameters.items()
+            if name in gradient
+        }
         for group in channels.free:
             if criterion == "taylor":
                 found[group.name] += _total(group, products, lambda product: product, 1) ** 2
@@ -82,6 +112,26 @@ def _from_gradients(
     if not batches:
         raise InvalidInput(f"criterion={criterion!r} needs data, and there is no batch")
     return {name: total / batches for name, total in found.items()}
+
+
+def _from_norms(channels: Channels, parameters: Tensors, norms: Tensors | None) -> Scores:
+    """The sum over a channel's weights of |weight| times the norm of what it is multiplied with."""
+    if not norms:
+        raise InvalidInput("criterion='wanda' needs data, and there is no batch")
+    products = {
+        name: parameter.detach().abs() * norms[name].to(parameter)
+        for name, parameter in parameters.items()
+        if name in norms
+    }
+    found: Scores = {}
+    for group in channels.free:
+        if not any(member.tensor in products for member in group.members):
+            raise InvalidInput(
+                f"criterion='wanda': no convolution or linear layer makes or reads the channels of "
+                f"{group.name!r}; take 'l2' or 'hessian'"
+            )
+        found[group.name] = _total(group, products, lambda product: product, 2)
+    return found
 
 
 def _total(

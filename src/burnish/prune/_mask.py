@@ -24,6 +24,8 @@ aten = torch.ops.aten
 def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
     """Mask the parameters named, in place. A mask on top of a mask keeps what both keep.
 
+    A parameter that several modules share is masked in each of them: tied weights stay tied.
+
     Raises:
         InvalidInput: the model has no such parameter, or one of another shape.
     """
@@ -31,22 +33,57 @@ def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
         if isinstance(model, Traced):
             _in_graph(model.graph_module, name, mask)
             continue
-        path, _, leaf = name.rpartition(".")
-        try:
-            module = model.get_submodule(path)
-            value = getattr(module, leaf)
-        except AttributeError as error:
-            raise InvalidInput(
-                f"this plan masks {name!r}, which the model does not have"
-            ) from error
+        value = parameter_of(model, name)
         _check(name, value, mask)
-        if f"{leaf}_orig" in module._parameters:
-            old = module.get_buffer(f"{leaf}_mask")
-            both = old * mask.to(old)
-            setattr(module, f"{leaf}_mask", both)
-            setattr(module, leaf, module.get_parameter(f"{leaf}_orig") * both)
-            continue
-        prune.custom_from_mask(module, leaf, mask.to(value.device))  # type: ignore[no-untyped-call]
+        owners = [
+            (module, key.removesuffix("_orig"))
+            for module in model.modules()
+            for key, own in module._parameters.items()
+            if own is value
+        ]
+        for module, leaf in owners:
+            _in_module(module, leaf, mask.to(value))
+
+
+def _in_module(module: nn.Module, leaf: str, mask: torch.Tensor) -> None:
+    original = module._parameters.get(f"{leaf}_orig")
+    if original is None:
+        prune.custom_from_mask(module, leaf, mask)  # type: ignore[no-untyped-call]
+        return
+    both = module.get_buffer(f"{leaf}_mask") * mask
+    setattr(module, f"{leaf}_mask", both)
+    setattr(module, leaf, original * both)
+
+
+def write_weights(model: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Give the parameters named, masked or not, new values, in place.
+
+    Raises:
+        InvalidInput: the model has no such parameter, or one of another shape.
+    """
+    for name, value in values.items():
+        parameter = parameter_of(model, name)
+        _check(name, parameter, value)
+        with torch.no_grad():
+            parameter.copy_(value)
+
+
+def parameter_of(model: nn.Module, name: str) -> nn.Parameter:
+    """What a module or graph stores as a weight, under its own name or, masked, as `NAME_orig`.
+
+    Raises:
+        InvalidInput: it stores none.
+    """
+    path, _, leaf = name.rpartition(".")
+    owner = model.graph_module if isinstance(model, Traced) else model
+    try:
+        stored = owner.get_submodule(path)._parameters
+    except AttributeError:
+        stored = {}
+    found = next((stored[key] for key in (leaf, f"{leaf}_orig") if key in stored), None)
+    if found is None:
+        raise InvalidInput(f"this plan masks {name!r}, which the model does not have")
+    return found
 
 
 def _check(name: str, value: torch.Tensor, mask: torch.Tensor) -> None:

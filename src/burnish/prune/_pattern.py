@@ -12,14 +12,18 @@ Ties go as in torch.nn.utils.prune: what `topk` of torch takes first.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from burnish.errors import InvalidInput
 
 UNSTRUCTURED = "unstructured"
+GONE = -math.inf  # the score of an entry that is masked already
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,14 @@ class Pattern:
         return None
 
 
-def parse(pattern: str) -> Pattern:
+def parse(pattern: Any) -> Pattern:
     """A pattern as it is written. InvalidInput for anything else."""
     if pattern == UNSTRUCTURED:
         return Pattern()
-    found = re.fullmatch(r"(\d+):(\d+)", pattern)
+    found = re.fullmatch(r"(\d+):(\d+)", str(pattern))
     if found and 0 < int(found[1]) < int(found[2]):
         return Pattern(keep=int(found[1]), of=int(found[2]))
-    found = re.fullmatch(r"(\d+)x(\d+)", pattern)
+    found = re.fullmatch(r"(\d+)x(\d+)", str(pattern))
     if found and int(found[1]) * int(found[2]) > 1:
         return Pattern(rows=int(found[1]), columns=int(found[2]))
     raise InvalidInput(
@@ -72,10 +76,10 @@ def units(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     blocks = scores.reshape(
         outputs // pattern.rows, pattern.rows, inputs // pattern.columns, pattern.columns
     )
-    gone = blocks == -torch.inf
+    gone = blocks == GONE
     whole = gone.all(3).all(1)
     # A block of which some is masked already counts what is left of it.
-    return blocks.masked_fill(gone, 0.0).sum((1, 3)).masked_fill(whole, -torch.inf).flatten()
+    return blocks.masked_fill(gone, 0.0).sum((1, 3)).masked_fill(whole, GONE).flatten()
 
 
 def mask_from_units(kept: torch.Tensor, like: torch.Tensor, pattern: Pattern) -> torch.Tensor:
@@ -103,3 +107,27 @@ def lowest(scores: torch.Tensor, number: int) -> torch.Tensor:
     if number:
         kept[scores.topk(number, largest=False).indices] = False
     return kept
+
+
+def masks_for(
+    scored: Mapping[str, torch.Tensor], pattern: Pattern, sparsity: float | None, scope: str
+) -> dict[str, torch.Tensor]:
+    """What stays of each weight, by its name: `sparsity` of each, or of all in one order.
+
+    An N:M pattern brings its own sparsity; the others need one.
+    """
+    if pattern.share is not None:
+        return {name: n_of_m(score, pattern) & (score != GONE) for name, score in scored.items()}
+    assert sparsity is not None
+    each = {name: units(score, pattern) for name, score in scored.items()}
+    if scope == "layer":
+        kept = {name: lowest(own, round(sparsity * own.numel())) for name, own in each.items()}
+    else:
+        together = torch.cat(list(each.values()))
+        whole = lowest(together, round(sparsity * together.numel()))
+        parts = torch.split(whole, [own.numel() for own in each.values()])
+        kept = dict(zip(each, parts, strict=True))
+    return {
+        name: mask_from_units(kept[name], score, pattern) & (score != GONE)
+        for name, score in scored.items()
+    }

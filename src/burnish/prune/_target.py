@@ -31,10 +31,10 @@ from burnish.graph import (
     retrace,
     shrink_channels,
 )
-from burnish.prune._channels import ignored_groups, needed_gradients, traced_for
+from burnish.prune._channels import ignored_groups, traced_for
 from burnish.prune._cost import COSTS, cost_of
 from burnish.prune._depth import block_rows, ignored_blocks, module_without, without_blocks
-from burnish.prune._gradients import output_gradients
+from burnish.prune._evidence import Evidence, evidence_for, evidence_from
 from burnish.prune._importance import check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._program import Priced, Solution, solve
@@ -113,22 +113,17 @@ class PruneTo(Rewrite):
                 matches nothing.
             NoEffect: no group and no block may lose anything.
         """
-        gradients = needed_gradients("PruneTo", self.criterion, traced, goal)
+        evidence = evidence_for("PruneTo", self.criterion, traced, goal)
         calls = goal.task.calls("calibration")
-        return self._survey(traced, gradients, calls, goal.seed)
+        return self._survey(traced, evidence, calls, goal.seed)
 
     def measured(self, traced: Traced, calls: Sequence[Call], seed: int = 0) -> PruningSurvey:
         """As `survey`, from calls; a criterion that needs a loss is refused."""
-        if self.criterion == "taylor":
-            raise InvalidInput(
-                "PruneTo(criterion='taylor') needs a loss: apply the step for a goal, or take "
-                "'hessian', which needs neither loss nor labels"
-            )
-        gradients = output_gradients(traced, calls, seed) if self.criterion == "hessian" else ()
-        return self._survey(traced, gradients, calls, seed)
+        evidence = evidence_from("PruneTo", self.criterion, traced, calls, seed)
+        return self._survey(traced, evidence, calls, seed)
 
     def _survey(
-        self, traced: Traced, gradients: Iterable[Any], calls: Iterable[Call], seed: int
+        self, traced: Traced, evidence: Evidence, calls: Iterable[Call], seed: int
     ) -> PruningSurvey:
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
         blocks = residual_blocks(traced)
@@ -138,7 +133,7 @@ class PruneTo(Rewrite):
         if not groups and not free:
             reasons = "\n  ".join(f"{name}: {why}" for name, why in list(ignored.items())[:8])
             raise NoEffect(f"no channel and no block of this model may be removed\n  {reasons}")
-        scores = importance(channels, self.criterion, gradients, seed)
+        scores = importance(channels, self.criterion, evidence.gradients, seed, evidence.norms)
         return survey(channels, groups, free, scores, calls, ignored, self.round_to)
 
     def _ignored(self, channels: Channels, blocks: Sequence[ResidualBlock]) -> dict[str, str]:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from burnish.core import copied_model
 from burnish.goal import Call
-from burnish.graph import Traced, flatten_call
+from burnish.graph import Traced, flatten_call, tensor_of
 
 aten = torch.ops.aten
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -38,6 +39,13 @@ class Weight:
     value: torch.Tensor
     bias: bool
     mask: torch.Tensor | None = None
+
+    @property
+    def kept(self) -> torch.Tensor:
+        """What an earlier mask keeps, on the CPU; everything where there is none."""
+        if self.mask is None:
+            return torch.ones(self.value.shape, dtype=torch.bool)
+        return self.mask.cpu() != 0
 
 
 def weights_of(model: nn.Module) -> tuple[Weight, ...]:
@@ -69,34 +77,56 @@ def _in_module(model: nn.Module) -> Iterator[tuple[Weight, torch.Tensor]]:
 def _in_graph(traced: Traced) -> Iterator[tuple[Weight, torch.Tensor]]:
     """Weights with the parameters behind them."""
     module = traced.graph_module
-    parameters = dict(module.named_parameters(remove_duplicate=False))
     for node in module.graph.nodes:
-        if node.target not in _OPERATORS:
-            continue
-        for place, bias in ((1, False), (2, True)):
-            tensor: Any = node.args[place] if len(node.args) > place else None
-            if not isinstance(tensor, fx.Node):
+        for bias in (False, True):
+            name = stored_name(module, node, bias=bias)
+            if name is None:
                 continue
-            masked = tensor.target is aten.mul.Tensor
-            name = str(tensor.args[0].target if masked else tensor.target)  # type: ignore[union-attr]
-            if name not in parameters:
-                continue
-            parameter = parameters[name]
-            if masked and name.endswith("_orig"):
-                stem = name.removesuffix("_orig")
+            stem = name.removesuffix("_orig")
+            parameter = module.get_parameter(name)
+            if stem == name:
+                yield Weight(name, parameter, bias), parameter
+            else:
                 mask = module.get_buffer(f"{stem}_mask")
                 yield Weight(stem, parameter.detach() * mask, bias, mask), parameter
-            elif not masked:
-                yield Weight(name, parameter, bias), parameter
+
+
+def stored_name(module: fx.GraphModule, node: fx.Node, *, bias: bool = False) -> str | None:
+    """The parameter that a convolution or linear operator reads as its weight, or as its bias.
+
+    None where it reads none, or the node is another operator. A masked one ends in "_orig".
+    """
+    place = 2 if bias else 1
+    if node.target not in _OPERATORS or len(node.args) <= place:
+        return None
+    tensor: Any = node.args[place]
+    if not isinstance(tensor, fx.Node):
+        return None
+    source: Any = tensor.args[0] if _is_mask_product(tensor) else tensor
+    stored = isinstance(tensor_of(module, source), nn.Parameter)
+    return str(source.target) if stored else None
+
+
+def _is_mask_product(node: fx.Node) -> bool:
+    """Whether a node multiplies a stored weight with its mask."""
+    if node.target is not aten.mul.Tensor:
+        return False
+    one, other = node.args
+    return (
+        isinstance(one, fx.Node)
+        and isinstance(other, fx.Node)
+        and str(one.target).endswith("_orig")
+        and str(other.target).endswith("_mask")
+    )
 
 
 def input_norms(model: nn.Module, calls: Iterable[Call]) -> dict[str, torch.Tensor]:
     """For each weight the root of the summed squares of each of its inputs, over all calls.
 
-    Shaped to multiply the weight: [inputs] of a linear layer, [inputs/groups, 1, ...] of a
-    convolution, whose groups are summed over.
+    Shaped to multiply the weight: [inputs] of a linear layer, [inputs, 1, ...] of a convolution,
+    [outputs, inputs/groups, 1, ...] of one with groups, each output with the inputs of its own.
     """
-    work = model.copy() if isinstance(model, Traced) else model
+    work = copied_model(model).eval()
     totals: dict[str, torch.Tensor] = {}
 
     def note(name: str, weight: torch.Tensor, value: torch.Tensor) -> None:
@@ -106,7 +136,13 @@ def input_norms(model: nn.Module, calls: Iterable[Call]) -> dict[str, torch.Tens
         else:
             channel = value.dim() - weight.dim() + 1
             sums = squares.movedim(channel, 0).flatten(1).sum(1)
-            sums = sums.reshape(-1, weight.shape[1]).sum(0).reshape(-1, *[1] * (weight.dim() - 2))
+            groups = len(sums) // weight.shape[1]
+            window = [1] * (weight.dim() - 2)
+            if groups > 1:
+                own = sums.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
+                sums = own.reshape(len(weight), -1, *window)
+            else:
+                sums = sums.reshape(-1, *window)
         totals[name] = totals.get(name, torch.zeros_like(sums)) + sums
 
     with torch.no_grad():
@@ -128,15 +164,14 @@ class _Noting(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """The node's value, after noting its input."""
-        if n.target in _OPERATORS:
-            weight: Any = n.args[1]
-            masked = weight.target is aten.mul.Tensor
-            name = str((weight.args[0] if masked else weight).target).removesuffix("_orig")
+        assert isinstance(self.module, fx.GraphModule)
+        name = stored_name(self.module, n)
+        if name is not None:
             args, _ = self.fetch_args_kwargs_from_env(n)
             value, tensor = args[:2]
             assert isinstance(value, torch.Tensor)
             assert isinstance(tensor, torch.Tensor)
-            self._note(name, tensor, value)
+            self._note(name.removesuffix("_orig"), tensor, value)
         return super().run_node(n)
 
 

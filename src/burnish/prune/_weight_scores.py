@@ -1,28 +1,33 @@
 """How much each single weight matters, by one criterion; more matters more.
 
-`random`; `l1`, the magnitude (Han et al., 2015); `taylor`, |weight · gradient| (Molchanov et al.,
-2017), and `hessian`, half of weight² · gradient² (LeCun et al., 1990), over batches; `wanda`, the
-magnitude times the norm of the input it meets (Sun et al., 2024).
+`random`; `l1`, the magnitude (Han et al., 2015), and `l2`, its square: one order for single
+weights, another for blocks; `taylor`, |weight · gradient| of the loss (Molchanov et al., 2017);
+`wanda`, the magnitude times the norm of the input it meets (Sun et al., 2024). Two diagonals of a
+Hessian, as half of weight² · gradient² (LeCun et al., 1990): `fisher` of the loss and its labels,
+by the gradient of each batch, which for batches of one sample is the empirical Fisher information;
+`hessian` of the outputs under random signs, which needs no label (`_gradients`).
 
 A random score is drawn in the order of the weights, so that a seed says it all.
 
-Left out: movement, which is a training's (Sanh et al., 2020).
+Elsewhere, since they train or update weights: `movement` (`_movement`), `sparsegpt`
+(`_sparsegpt`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from burnish.errors import InvalidInput
+from burnish.prune._pattern import GONE
 from burnish.prune._weight_layers import Weight
 
 Tensors = Mapping[str, torch.Tensor]
-WITH_GRADIENTS = ("taylor", "hessian")
-GONE = -math.inf  # the score of an entry that is masked already
-CRITERIA = ("random", "l1", "wanda", *WITH_GRADIENTS)
+WITH_GRADIENTS = ("taylor", "fisher", "hessian")
+WITH_LOSS = ("taylor", "fisher", "movement")
+WITH_CALIBRATION = ("wanda", "hessian", "sparsegpt")
+CRITERIA = ("random", "l1", "l2", *WITH_CALIBRATION, *WITH_LOSS)
 
 
 def scores(
@@ -36,12 +41,18 @@ def scores(
     """A score for each entry of each weight, by its name, on the CPU.
 
     Raises:
-        InvalidInput: data is needed and there is none.
+        InvalidInput: data is needed and there is none, or a score is not finite.
     """
     found = _scored(weights, criterion, gradients, norms, seed)
+    for name, score in found.items():
+        if not bool(torch.isfinite(score).all()):
+            raise InvalidInput(
+                f"criterion={criterion!r}: scores of {name!r} are not finite: look for NaN or "
+                "infinity in the weights and the data"
+            )
     for weight in weights:
         if weight.mask is not None:  # what is gone stays gone, and counts
-            found[weight.name][weight.mask.cpu() == 0] = GONE
+            found[weight.name][~weight.kept] = GONE
     return found
 
 
@@ -60,11 +71,19 @@ def _scored(
         magnitude = weight.value.detach().abs().cpu()
         if criterion == "random":
             found[weight.name] = torch.rand(magnitude.shape, generator=generator)
+        elif criterion == "l2":
+            found[weight.name] = magnitude.square()
         elif criterion == "l1" or weight.bias:
             found[weight.name] = magnitude
         else:
-            if norms is None or weight.name not in norms:
-                raise InvalidInput(f"criterion='wanda' needs data, and {weight.name!r} saw none")
+            if not norms:
+                raise InvalidInput("criterion='wanda' needs data, and there is none")
+            if weight.name not in norms:
+                raise InvalidInput(
+                    f"criterion='wanda': no call went through the layer of {weight.name!r}. Where "
+                    "another module reads its weight (nn.MultiheadAttention does), prune the graph "
+                    f"that graph.trace gives; else ignore=({weight.name!r},)"
+                )
             found[weight.name] = magnitude * norms[weight.name].to(magnitude).cpu()
     return found
 

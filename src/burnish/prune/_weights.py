@@ -9,12 +9,15 @@ compressed file. Channels make a model smaller (`PruneChannels`).
 A model that is masked already keeps its masks, and the sparsity asked for is what is masked in all:
 0.5 and then 0.8 masks four fifths, not nine tenths.
 
-Left out: an update of the weights that stay (SparseGPT); movement; recurrent layers and embeddings.
+Two criteria also bring new values for the weights that stay, as `NAME_orig` among the tensors of
+the choices: SparseGPT's update, and what movement's training made of them.
+
+Left out: recurrent layers and embeddings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,25 +25,25 @@ import torch
 from torch import nn
 
 from burnish.core import Choices, Rewrite, copied_model
-from burnish.errors import InvalidInput, NoEffect
+from burnish.errors import Infeasible, InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import matching
 from burnish.prune._gradients import loss_gradients, output_gradients
-from burnish.prune._mask import apply_masks
-from burnish.prune._pattern import (
-    UNSTRUCTURED,
-    Pattern,
-    lowest,
-    mask_from_units,
-    n_of_m,
-    parse,
-    units,
-)
+from burnish.prune._mask import apply_masks, write_weights
+from burnish.prune._movement import movement
+from burnish.prune._pattern import GONE, UNSTRUCTURED, Pattern, masks_for, parse, units
+from burnish.prune._sparsegpt_layers import Decided, sparsegpt_layers
 from burnish.prune._weight_layers import Weight, input_norms, weights_of
-from burnish.prune._weight_scores import CRITERIA, GONE, WITH_GRADIENTS, scores
+from burnish.prune._weight_scores import (
+    CRITERIA,
+    WITH_CALIBRATION,
+    WITH_GRADIENTS,
+    WITH_LOSS,
+    scores,
+)
 
 SCOPES = ("layer", "global")
-Scores = Mapping[str, torch.Tensor]
+COLLAPSED = "masked whole: nothing passes this layer any more"
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class PruneWeights(Rewrite):
             included; an N:M pattern has its own.
         pattern: "unstructured", N:M as "2:4" (kept of every four inputs), or blocks of outputs by
             inputs as "4x1".
-        criterion: "random", "l1", or with calibration data "wanda" or "hessian", or with training
-            data and a loss "taylor".
+        criterion: "random", "l1", "l2"; with calibration data "wanda", "hessian" or "sparsegpt";
+            with training data and a loss "taylor", "fisher" or "movement".
         scope: "layer" (each weight gets the share) or "global" (all entries stand in one order).
         ignore: weights that stay: names, module paths, or patterns of them.
         biases: mask biases, too (unstructured).
@@ -71,8 +74,13 @@ class PruneWeights(Rewrite):
 
     def __post_init__(self) -> None:
         shape = parse(self.pattern)
+        for name, values in (("criterion", CRITERIA), ("scope", SCOPES)):
+            if getattr(self, name) not in values:
+                raise InvalidInput(
+                    f"PruneWeights({name}={getattr(self, name)!r}): one of {', '.join(values)}"
+                )
         if shape.share is None:
-            if self.sparsity is None or not 0 < self.sparsity < 1:
+            if not isinstance(self.sparsity, int | float) or not 0 < self.sparsity < 1:
                 raise InvalidInput(
                     f"PruneWeights(sparsity={self.sparsity!r}): a share above 0 and below 1"
                 )
@@ -81,6 +89,14 @@ class PruneWeights(Rewrite):
                 f"PruneWeights(sparsity={self.sparsity!r}, pattern={self.pattern!r}): the pattern "
                 f"is {shape.share:g} zeros; leave sparsity out"
             )
+        self._check_together(shape)
+        given: Any = self.ignore
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise InvalidInput(f"PruneWeights(ignore={given!r}): give a tuple, ({given!r},)")
+        object.__setattr__(self, "ignore", tuple(given))
+
+    def _check_together(self, shape: Pattern) -> None:
+        """InvalidInput for a setting that another has no use for."""
         if shape.share is not None and self.scope == "global":
             raise InvalidInput(
                 f"PruneWeights(scope='global', pattern={self.pattern!r}): the pattern fixes what "
@@ -91,15 +107,12 @@ class PruneWeights(Rewrite):
                 f"PruneWeights(biases=True, pattern={self.pattern!r}): a bias has no inputs; only "
                 "'unstructured' can take some"
             )
-        for name, values in (("criterion", CRITERIA), ("scope", SCOPES)):
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"PruneWeights({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
-        given: Any = self.ignore
-        if isinstance(given, str):
-            raise InvalidInput(f"PruneWeights(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        if self.criterion == "sparsegpt" and (self.biases or self.scope == "global"):
+            setting = "biases=True" if self.biases else "scope='global'"
+            raise InvalidInput(
+                f"PruneWeights({setting}, criterion='sparsegpt'): it goes through the input "
+                "columns of one weight after another; leave that setting out"
+            )
 
     @property
     def share(self) -> float:
@@ -124,47 +137,119 @@ class PruneWeights(Rewrite):
         """Score the weights, on the goal's data where the criterion needs any, and decide.
 
         Raises:
-            InvalidInput: "taylor" without training data or a loss, "wanda" or "hessian" without
-                calibration data; otherwise as `choose_from`.
+            InvalidInput: a criterion without the data, or the loss, that it needs; otherwise as
+                `choose_from`.
         """
         task = goal.task
-        if self.criterion == "taylor" and task.loss is None:
-            raise InvalidInput("PruneWeights(criterion='taylor') needs Task(loss=…)")
-        split = "train" if self.criterion == "taylor" else "calibration"
-        calls = task.calls(split) if self.criterion not in ("random", "l1") else ()
-        return self.choose_from(model, calls, goal.seed, task.loss)
+        calls: Iterable[Call] = ()
+        if self.criterion in WITH_LOSS:
+            if task.loss is None:
+                raise InvalidInput(f"PruneWeights(criterion={self.criterion!r}) needs Task(loss=…)")
+            calls = task.calls("train")
+        elif self.criterion in WITH_CALIBRATION:
+            calls = task.calls("calibration")
+        return self.choose_from(model, calls, goal.seed, task.loss, task.inputs)
 
     def choose_from(
-        self, model: nn.Module, calls: Iterable[Call] = (), seed: int = 0, loss: Any = None
+        self,
+        model: nn.Module,
+        calls: Iterable[Call] = (),
+        seed: int = 0,
+        loss: Callable[[Any, Any], torch.Tensor] | None = None,
+        inputs: Inputs | None = None,
     ) -> Choices:
         """Decide for a model, with calls of it where the criterion needs data.
 
+        `inputs` is an example call with its dynamic axes; "sparsegpt" traces a module with it, or
+        else with the first of `calls`.
+
         Raises:
-            InvalidInput: no data, an entry of `ignore` that matches nothing, or a sparsity below
-                what is masked already.
+            InvalidInput: no data, or data, weights or a loss that are not finite, no loss where
+                the criterion needs one, an entry of `ignore` that matches nothing, or a sparsity
+                below what is masked already.
             NoEffect: no weight may be masked, or none is that was not before.
+            Infeasible: the share of a weight would be all of it; `result` is its name.
+            Unsupported: "sparsegpt" cannot trace the model.
         """
         shape = parse(self.pattern)
         chosen, reasons = self._chosen(model, shape)
-        options: dict[str, Any] = {"seed": seed}
-        if self.criterion == "wanda":
-            options["norms"] = input_norms(model, calls)
-        elif self.criterion in WITH_GRADIENTS:
-            found = (
-                loss_gradients(model, calls, loss)
-                if self.criterion == "taylor"
-                else output_gradients(model, calls, seed)
-            )
-            options["gradients"] = found
-        scored = scores(chosen, self.criterion, **options)
-        masks = _masks(chosen, scored, shape, self.sparsity, self.scope)
-        if all(torch.equal(masks[weight.name], _kept(weight)) for weight in chosen):
+        self._check_more(chosen, shape)
+        found = self._decided(model, chosen, calls, seed, loss, inputs)
+        if all(torch.equal(found.masks[weight.name], weight.kept) for weight in chosen):
             num = sum(weight.value.numel() for weight in chosen)
             more = " more" if any(weight.mask is not None for weight in chosen) else ""
             share = shape.share if self.sparsity is None else self.sparsity
             raise NoEffect(f"sparsity={share:g} of {num} weights masks none{more}")
-        rows = [_row(weight, masks.get(weight.name), reasons) for weight in weights_of(model)]
-        return Choices({"weights": rows, "masked": sorted(masks)}, masks)
+        self._check_left(chosen, found)
+        rows = [_row(weight, found, reasons) for weight in weights_of(model)]
+        updated = {f"{name}_orig": tensor for name, tensor in found.updated.items()}
+        return Choices(
+            {"weights": rows, "masked": sorted(found.masks), "updated": sorted(found.updated)},
+            {**found.masks, **updated},
+        )
+
+    def _decided(
+        self,
+        model: nn.Module,
+        chosen: list[Weight],
+        calls: Iterable[Call],
+        seed: int,
+        loss: Callable[[Any, Any], torch.Tensor] | None,
+        inputs: Inputs | None,
+    ) -> Decided:
+        """The masks, and new values where the criterion brings some."""
+        shape = parse(self.pattern)
+        if self.criterion == "sparsegpt":
+            return sparsegpt_layers(
+                model, chosen, calls, shape, self.sparsity, inputs=inputs, seed=seed
+            )
+        if self.criterion in WITH_LOSS and loss is None:
+            raise InvalidInput(f"PruneWeights(criterion={self.criterion!r}) needs a loss")
+        updated: dict[str, torch.Tensor] = {}
+        if self.criterion == "movement":
+            assert loss is not None
+            scored, updated = movement(
+                model, chosen, calls, loss, shape, self.sparsity, scope=self.scope, seed=seed
+            )
+        else:
+            options: dict[str, Any] = {"seed": seed}
+            if self.criterion == "wanda":
+                options["norms"] = input_norms(model, calls)
+            elif self.criterion == "hessian":
+                options["gradients"] = output_gradients(model, calls, seed)
+            elif self.criterion in WITH_GRADIENTS:
+                assert loss is not None
+                options["gradients"] = loss_gradients(model, calls, loss)
+            scored = scores(chosen, self.criterion, **options)
+        return Decided(masks_for(scored, shape, self.sparsity, self.scope), updated)
+
+    def _check_more(self, chosen: list[Weight], shape: Pattern) -> None:
+        """InvalidInput where more is masked already than is asked for."""
+        if self.sparsity is None or shape.share is not None:
+            return
+        each = {w.name: units(torch.where(w.kept, 0.0, GONE), shape) for w in chosen}
+        whole = {"all weights": torch.cat(list(each.values()))} if self.scope == "global" else each
+        for name, marks in whole.items():
+            masked, num = int((marks == GONE).sum()), marks.numel()
+            if round(self.sparsity * num) < masked:
+                raise InvalidInput(
+                    f"sparsity={self.sparsity:g} of {name} is less than the {masked / num:.3f} "
+                    "that are masked already, and masks stay: ask for more, name it in ignore, or "
+                    "start from remove_masks(model)"
+                )
+
+    def _check_left(self, chosen: list[Weight], found: Decided) -> None:
+        """Infeasible where a layer's own share is all of it; a note where one order took all."""
+        empty = [w.name for w in chosen if not w.bias and not bool(found.masks[w.name].any())]
+        if empty and self.scope == "layer":
+            more = "" if len(empty) == 1 else f" (and {len(empty) - 1} others)"
+            raise Infeasible(
+                f"PruneWeights(sparsity={self.sparsity:g}, pattern={self.pattern!r}) would mask "
+                f"all of {empty[0]!r}{more}, and nothing would pass that layer: less sparsity, or "
+                f"ignore=({empty[0]!r},)",
+                result=empty[0],
+            )
+        found.notes.update(dict.fromkeys(empty, COLLAPSED))
 
     def _chosen(self, model: nn.Module, shape: Pattern) -> tuple[list[Weight], dict[str, str]]:
         """The weights to mask, and why others are left alone."""
@@ -193,61 +278,26 @@ class PruneWeights(Rewrite):
         Raises:
             InvalidInput: the plan masks what the model does not have.
         """
-        copied = copied_model(model)
-        apply_masks(copied, {name: choices.tensors[name] for name in choices.plan["masked"]})
+        copied, tensors = copied_model(model), choices.tensors
+        new = {name: tensors[f"{name}_orig"] for name in choices.plan.get("updated", ())}
+        write_weights(copied, new)
+        apply_masks(copied, {name: tensors[name] for name in choices.plan["masked"]})
         return copied
-
-
-def _masks(
-    weights: list[Weight], scored: Scores, shape: Pattern, sparsity: float | None, scope: str
-) -> dict[str, torch.Tensor]:
-    """What stays of each weight."""
-    if shape.share is not None:
-        return {w.name: n_of_m(scored[w.name], shape) & _kept(w) for w in weights}
-    assert sparsity is not None
-    each = {weight.name: units(scored[weight.name], shape) for weight in weights}
-    _check_more(each, sparsity, scope)
-    if scope == "layer":
-        kept = {name: lowest(own, round(sparsity * own.numel())) for name, own in each.items()}
-    else:
-        together = torch.cat(list(each.values()))
-        sizes = [own.numel() for own in each.values()]
-        whole = lowest(together, round(sparsity * together.numel()))
-        parts = torch.split(whole, sizes)
-        kept = dict(zip(each, parts, strict=True))
-    return {
-        w.name: mask_from_units(kept[w.name], scored[w.name], shape) & _kept(w) for w in weights
-    }
-
-
-def _kept(weight: Weight) -> torch.Tensor:
-    """What an earlier mask keeps; everything where there is none."""
-    if weight.mask is None:
-        return torch.ones(weight.value.shape, dtype=torch.bool)
-    return weight.mask.cpu() != 0
-
-
-def _check_more(each: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
-    """InvalidInput where more is masked already than is asked for."""
-    together = {"all weights": torch.cat(list(each.values()))} if scope == "global" else each
-    for name, scored in together.items():
-        masked, num = int((scored == GONE).sum()), scored.numel()
-        if round(sparsity * num) < masked:
-            raise InvalidInput(
-                f"sparsity={sparsity:g} of {name} is less than the {masked / num:.3f} that are "
-                "masked already, and masks stay: ask for more, name it in ignore, or start from "
-                "remove_masks(model)"
-            )
 
 
 @dataclass(frozen=True)
 class WeightSparsity:
-    """A weight's entries, how many are masked, and why it was left alone, if it was."""
+    """A weight's entries, how many are masked, and why it was left alone, if it was.
+
+    `note` says where a weight was masked whole (in one order for all), or not by the criterion
+    that was asked for, and why.
+    """
 
     weight: str
     entries: int
     masked: int
     reason: str
+    note: str = ""
 
     @property
     def sparsity(self) -> float:
@@ -255,12 +305,14 @@ class WeightSparsity:
         return self.masked / self.entries
 
 
-def _row(weight: Weight, mask: torch.Tensor | None, reasons: dict[str, str]) -> dict[str, Any]:
+def _row(weight: Weight, found: Decided, reasons: dict[str, str]) -> dict[str, Any]:
+    mask = found.masks.get(weight.name, weight.kept)
     return {
         "weight": weight.name,
         "entries": weight.value.numel(),
-        "masked": int((~(_kept(weight) if mask is None else mask)).sum()),
+        "masked": int((~mask).sum()),
         "reason": reasons.get(weight.name, ""),
+        "note": found.notes.get(weight.name, ""),
     }
 
 
@@ -273,7 +325,7 @@ def prune_weights(
     model: nn.Module,
     sparsity: float | None = None,
     *,
-    calibration: Iterable[Any] = (),
+    calibration: Iterable[Any] | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> nn.Module:
@@ -283,22 +335,28 @@ def prune_weights(
         model: left as it was.
         sparsity: the share of zeros, as of `PruneWeights`.
         calibration: batches, each a tensor, a tuple of positional arguments, a dict of keyword ones
-            or `Inputs`, for criterion="wanda" and "hessian".
-        seed: of criterion="random" and "hessian".
+            or `Inputs`, for criterion="wanda", "hessian" and "sparsegpt".
+        seed: of criterion="random", "hessian" and "sparsegpt".
         settings: the others of `PruneWeights`.
 
     Returns:
         A model like the given one: `remove_masks` makes the zeros part of its weights.
 
     Raises:
-        InvalidInput, NoEffect: as of `PruneWeights`.
+        InvalidInput, NoEffect, Infeasible, Unsupported: as of `PruneWeights`.
     """
     step = PruneWeights(sparsity, **settings)
-    if step.criterion == "taylor":
+    if step.criterion in WITH_LOSS:
         raise InvalidInput(
-            "prune_weights(criterion='taylor') needs a loss: apply PruneWeights for a goal, or "
-            "take 'hessian' or 'wanda', which need neither loss nor labels"
+            f"prune_weights(criterion={step.criterion!r}) needs a loss: apply PruneWeights for a "
+            f"goal, or take one of {', '.join(WITH_CALIBRATION)}, which need neither loss nor "
+            "labels"
         )
-    inputs = (Inputs.of(batch) for batch in calibration)
-    calls = (Call(call.args, call.kwargs, None) for call in inputs)
-    return step.rewrite(model, step.choose_from(model, calls, seed))
+    needs = step.criterion in WITH_CALIBRATION
+    if needs != (calibration is not None):
+        word = "needs calibration=…" if needs else "looks at no data: leave calibration out"
+        raise InvalidInput(f"prune_weights(criterion={step.criterion!r}) {word}")
+    batches = [Inputs.of(batch) for batch in calibration or ()]
+    calls = [Call(call.args, call.kwargs, None) for call in batches]
+    example = batches[0] if batches else None
+    return step.rewrite(model, step.choose_from(model, calls, seed, inputs=example))

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -181,14 +180,15 @@ def _calls(
     num, most = 0, samples
     for call in task.calls(split):
         tensors = flatten_call(call.args, call.kwargs)
-        size = _num_samples(ours, tensors)
+        size = ours.num_samples(tensors)
         if not found:
             few = min(size, 2)
-            one = _narrowed(ours, tensors, few)
-            held = _most_bytes(ours, [layer.node for layer in layers], one)
-            held += _most_bytes(theirs, [layer.original.next for layer in layers], one)
+            one = ours.narrowed(tensors, few)
+            held = Walk.most_bytes(ours.graph_module, one, [layer.node for layer in layers])
+            behind = [layer.original.next for layer in layers]
+            held += Walk.most_bytes(theirs.graph_module, one, behind)
             most = min(samples, max(LEAST, FRONTIER * few // max(held, 1)))
-        found.append(_narrowed(ours, tensors, min(size, most - num)))
+        found.append(ours.narrowed(tensors, min(size, most - num)))
         num += min(size, most - num)
         if num == most:
             break
@@ -197,29 +197,6 @@ def _calls(
             f"repair needs {LEAST} samples at least, and the {split} data has {num}: give more"
         )
     return found, num
-
-
-def _num_samples(traced: Traced, tensors: tuple[torch.Tensor, ...]) -> int:
-    for slot, tensor in zip(traced.inputs, tensors, strict=True):
-        if "batch" in slot.shape:
-            return int(tensor.shape[slot.shape.index("batch")])
-    return 1
-
-
-def _narrowed(traced: Traced, tensors: tuple[torch.Tensor, ...], size: int) -> Any:
-    return tuple(
-        tensor.narrow(slot.shape.index("batch"), 0, size) if "batch" in slot.shape else tensor
-        for slot, tensor in zip(traced.inputs, tensors, strict=True)
-    )
-
-
-def _most_bytes(traced: Traced, stops: list[Any], tensors: tuple[torch.Tensor, ...]) -> int:
-    """What a walk holds at most where it stops."""
-    walk, most = Walk(traced.graph_module, [tensors]), 0
-    for node in stops:
-        walk.advance(node)
-        most = max(most, walk.num_bytes())
-    return most
 
 
 # --- one layer

@@ -18,9 +18,7 @@ errors. The blocks of the file have to be of neighbouring columns, so that whole
 by the sum of their diagonal, and columns inside each.
 
 After Frantar, Ashkboos, Hoefler and Alistarh, 2022, *GPTQ: accurate post-training quantization for
-generative pre-trained transformers*. U is computed from H turned back to front, H = RRᵀ with
-U = R⁻¹, in float64: one factorisation and one triangular inverse instead of an inverse between two
-factorisations.
+generative pre-trained transformers*. U is computed in float64 (`graph.inverse_factor`).
 
 Left out: columns in any order, whose blocks the runtimes could not store.
 """
@@ -30,6 +28,7 @@ from __future__ import annotations
 import torch
 
 from burnish.errors import InvalidInput
+from burnish.graph import inverse_factor
 from burnish.quantize._blocks.round import BlockSpec, Rounded, block_scales, round_nearest
 
 DAMPING = 0.01
@@ -68,7 +67,7 @@ def round_gptq(
     if not bool(diagonal.any()):
         return round_nearest(weight, spec)
     turns = _turns(diagonal, spec.block_size) if order else torch.arange(width)
-    factor = inverse_factor(second_moment[turns][:, turns], damping)
+    factor = inverse_factor(second_moment[turns][:, turns], damping).float()
     codes, scales, zeros = _column_by_column(weight.t()[turns].contiguous(), factor, spec)
     places = turns[:: spec.block_size] // spec.block_size
     found = codes.new_empty(codes.shape).index_copy_(0, turns, codes).t().contiguous()
@@ -108,21 +107,6 @@ def _column_by_column(
             rest[at + 1 : stop].addr_(factor[at, at + 1 : stop], error, alpha=-1)
         rest[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
     return codes, scales, zeros
-
-
-def inverse_factor(second_moment: torch.Tensor, damping: float) -> torch.Tensor:
-    """U [in, in], upper triangular in float32, with UᵀU the inverse of the damped second moment."""
-    damped = second_moment.to(torch.float64, copy=True)
-    damped.diagonal().add_(damping * damped.diagonal().mean())
-    lower, failed = torch.linalg.cholesky_ex(damped.flip(0, 1))
-    if int(failed):
-        raise InvalidInput(
-            f"gptq: the second moment [{len(damped)}, {len(damped)}] with damping {damping:g} is "
-            "not positive definite: give the sum of x xᵀ of data, or more damping"
-        )
-    eye = torch.eye(len(lower), dtype=lower.dtype)
-    inverse: torch.Tensor = torch.linalg.solve_triangular(lower, eye, upper=False)
-    return inverse.flip(0, 1).float()
 
 
 def _turns(diagonal: torch.Tensor, block_size: int) -> torch.Tensor:

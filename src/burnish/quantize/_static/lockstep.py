@@ -79,12 +79,8 @@ def _is_constant(node: fx.Node) -> bool:
 
 def bounded(real: Traced, wanted: set[str], sample: Sample) -> list[tuple[torch.Tensor, ...]]:
     """As many sample batches as keep both frontiers within `FRONTIER` bytes, at least one."""
-    walk = Walk(real.graph_module, [next(iter(sample.batches(1)))])
-    most = 0
-    for node in real.graph_module.graph.nodes:
-        if node.meta.get(NAME_KEY) in wanted:
-            walk.advance(node)
-            most = max(most, walk.num_bytes())
+    stops = [n for n in real.graph_module.graph.nodes if n.meta.get(NAME_KEY) in wanted]
+    most = Walk.most_bytes(real.graph_module, next(iter(sample.batches(1))), stops)
     # A quarter for the uint8 values of the quantized graph, and as much again for float ones.
     fits = max(1, int(FRONTIER / max(most * 1.5, 1)))
     found, num = [], 0
