@@ -76,6 +76,20 @@ def test_it_is_the_best_of_all_combinations(seed: int, minimise: Minimise) -> No
     assert found.gap == 0.0
 
 
+def test_a_gap_that_is_allowed_is_told_and_kept() -> None:
+    dice = random.Random(5)
+    options = {
+        f"layer{index}": {str(cost): Option(cost, dice.random() / (1 + cost)) for cost in range(40)}
+        for index in range(12)
+    }
+    exact, near = allocate(options, 200.0), allocate(options, 200.0, gap=0.1)
+    assert near.cost <= 200
+    assert exact.loss <= near.loss <= exact.loss / (1 - near.gap) + 1e-12
+    assert 0 <= near.gap <= 0.1
+    with pytest.raises(InvalidInput, match=r"gap=1\.0"):
+        allocate(options, 200.0, gap=1.0)
+
+
 def test_a_tiny_loss_counts_beside_a_huge_one() -> None:
     """The scale of what nobody would choose does not hide what is chosen between."""
     options: Options = {
