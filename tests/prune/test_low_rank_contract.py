@@ -48,7 +48,7 @@ class TestEveryModule(Contract):
 @pytest.mark.slow
 class TestEveryTraced(Contract):
     def step(self) -> Factorize:
-        return Factorize(0.02, of="macs", criterion="weight", round_to=1)
+        return Factorize(0.001, of="macs", criterion="weight", round_to=1)
 
     def candidate(self, tiny: Tiny) -> Candidate:
         return Candidate(once.traced(tiny))

@@ -245,8 +245,9 @@ def factors(layer: Layer, spectrum: Spectrum, rank: int) -> Factors:
     size = first.norm(dim=1)
     size = torch.where(size > 0, size, 1.0).sqrt()
     kernel = layer.weight.shape[2:]
+    # Contiguous, as they come back from a file: another layout is multiplied in another order.
     return Factors(
-        (first / size[:, None]).reshape(rank, -1, *kernel).to(kind),
-        (second * size).reshape(-1, rank, *[1] * len(kernel)).to(kind),
+        (first / size[:, None]).reshape(rank, -1, *kernel).to(kind).contiguous(),
+        (second * size).reshape(-1, rank, *[1] * len(kernel)).to(kind).contiguous(),
         None if bias is None else bias.to(kind),
     )
