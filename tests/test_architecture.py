@@ -75,9 +75,9 @@ MORE_NAMES = {
     "goal": (8, "a batch taken apart is what objectives are handed; what tells samples apart"),
     "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
     "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
-    "core": (11, "Applied is what a history is made of; hashes and settings are its identity"),
+    "core": (16, "what a history is made of, and its identity; one option for each layer"),
     "graph": (
-        49,
+        50,
         "the toolbox of the technique rooms: trace, name, edit; channels; one closed form",
     ),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
@@ -86,11 +86,11 @@ MORE_NAMES = {
     "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
     "prune": (
-        24,
+        28,
         "ways to prune: a step, a function, a table each; masks' end; a penalty; a target's cost",
     ),
     "auto": (16, "four searches with their results: with prune_to_latency; two steps of rooms"),
-    "quantize": (42, "nine steps and their functions, tensors, observers, ways to look"),
+    "quantize": (38, "nine steps and their functions, tensors, observers, ways to look"),
 }
 
 # Torch may be missing, or costs a second: these never import it, those only inside a function.

@@ -367,10 +367,10 @@ def test_layers_of_one_kernel_get_one_precision() -> None:
     costs = Costs.of_times(small(), wholes({"c": "b"}))
     assert costs.groups == (("a",), ("b", "c"))
     found, options = costs.solve(10.0)
-    assert found.precisions == {"a": "float32", "b": "int8", "c": "int8"}
+    assert found.chosen == {"a": "float32", "b": "int8", "c": "int8"}
     assert set(options) == {"a", "b", "c"}
     apart, _ = Costs.of_times(small(), wholes()).solve(10.0)
-    assert apart.precisions == {"a": "float32", "b": "int8", "c": "float32"}
+    assert apart.chosen == {"a": "float32", "b": "int8", "c": "float32"}
 
 
 def test_a_precision_without_an_artifact_is_no_option() -> None:
@@ -378,4 +378,4 @@ def test_a_precision_without_an_artifact_is_no_option() -> None:
     costs = Costs.of_times(small(), only)
     with pytest.raises(Infeasible) as refusal:
         costs.solve(1.0)
-    assert set(refusal.value.result.precisions.values()) == {"float32"}  # type: ignore[attr-defined]
+    assert set(refusal.value.result.chosen.values()) == {"float32"}  # type: ignore[attr-defined]

@@ -16,6 +16,18 @@ def test_the_card_of_channel_pruning(root: Path, capsys) -> None:
     ]
 
 
+def test_the_card_of_factorization(root: Path, capsys) -> None:
+    assert run(root / "docs/methods/factorize.md") == 2
+    lines = [line.split(" ", 4) for line in capsys.readouterr().out.splitlines()]
+    assert [(name, before, state) for name, before, _, state, _ in lines] == [
+        ("0:conv2d", "27", "frozen"),
+        ("2:conv2d", "64", "factorized"),
+        ("6:linear", "128", "factorized"),
+        ("8:linear", "10", "kept"),
+    ]
+    assert all(int(after) % 8 == 0 for _, _, after, state, _ in lines if state == "factorized")
+
+
 def test_the_card_of_weight_pruning(root: Path, capsys) -> None:
     assert run(root / "docs/methods/prune_weights.md") == 2
     assert capsys.readouterr().out.splitlines() == [

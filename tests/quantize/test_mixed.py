@@ -12,17 +12,15 @@ import pytest
 import torch
 from torch import nn
 
-from burnish.core import Candidate, Choices
+from burnish.core import Allocation, Candidate, Choices, allocate
 from burnish.errors import Infeasible, InvalidInput, NoEffect, Unsupported
 from burnish.graph import Traced, flatten_call, operator_names
 from burnish.quantize import (
-    Allocation,
     MixedPrecision,
     QuantizeStatic,
     QuantizeWeights,
     Statistics,
     Survey,
-    allocate,
     calibrate,
     coverage,
     mixed_precision,

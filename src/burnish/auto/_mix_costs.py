@@ -24,8 +24,9 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import nnls
 
+from burnish.core import Allocation, Option, Seam, allocate
 from burnish.errors import Infeasible
-from burnish.quantize import Allocation, Option, Seam, Survey, allocate
+from burnish.quantize import Survey
 
 Array = np.ndarray[Any, Any]
 Precisions = Mapping[str, str]
@@ -139,11 +140,9 @@ class Costs:
 
     def _spread(self, found: Allocation, heads: Mapping[str, Sequence[str]]) -> Allocation:
         """An allocation of groups as one of layers, in their order."""
-        by_layer = {
-            layer: found.precisions[head] for head, group in heads.items() for layer in group
-        }
+        by_layer = {layer: found.chosen[head] for head, group in heads.items() for layer in group}
         ordered = {layer.name: by_layer[layer.name] for layer in self.survey.layers}
-        return replace(found, precisions=ordered, cost=found.cost + self.rest)
+        return replace(found, chosen=ordered, cost=found.cost + self.rest)
 
     def _options(self, loss_scale: float) -> dict[str, dict[str, Option]]:
         """What was measured to choose from: a precision without an artifact is no option."""

@@ -18,10 +18,10 @@ from burnish.auto._mix_costs import Costs, alternating
 from burnish.auto._mix_result import Limit, Mix, Mixed, best
 from burnish.auto._mix_shop import Draft, Made, Shop
 from burnish.bench import Race
-from burnish.core import Applied, settings_of
+from burnish.core import Allocation, Applied, settings_of
 from burnish.errors import Infeasible, NoEffect, RuntimeFailed
 from burnish.graph import Traced
-from burnish.quantize import Allocation, MixedPrecision, Survey, survey
+from burnish.quantize import MixedPrecision, Survey, survey
 
 ROUNDS = 2  # solved, corrected, solved once more
 MOST_ROUNDS = 3
@@ -181,7 +181,7 @@ class Search:
             ladder.settled = True
             return None
         label = f"{ladder.name}, mixed {number}"
-        draft = Draft(label, ladder.runtime, ladder.seen.base, found.precisions)
+        draft = Draft(label, ladder.runtime, ladder.seen.base, found.chosen)
         if draft.key in self.made and _is_probe(self.made[draft.key]):
             del self.made[draft.key]  # a probe says nothing about its layers: made again, with rows
         if draft.key in self.made:

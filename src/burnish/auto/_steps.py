@@ -10,7 +10,7 @@ from burnish.auto._rewind import Rewind
 from burnish.auto._sparse import TrainSparse
 from burnish.core import Rewrite
 from burnish.distill import Distill
-from burnish.prune import DropBlocks, PruneChannels, PruneTo, PruneWeights
+from burnish.prune import DropBlocks, Factorize, PruneChannels, PruneTo, PruneWeights
 from burnish.quantize import (
     Cast,
     ConvertQat,
@@ -30,6 +30,7 @@ _KNOWN: tuple[type[Rewrite], ...] = (
     CrossLayerEqualization,
     Distill,
     DropBlocks,
+    Factorize,
     MixedPrecision,
     PrepareQat,
     PruneChannels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from burnish.graph._block_ops import DEQUANTIZE_BLOCKS
 from burnish.graph._call import describe_call, flatten_call
+from burnish.graph._channels.flow import source_line
 from burnish.graph._channels.groups import ChannelGroup, Channels, Member, channel_groups
 from burnish.graph._channels.mask import mask_channels
 from burnish.graph._channels.shrink import shrink_channels
@@ -90,6 +91,7 @@ __all__ = [
     "set_progress",
     "set_weight",
     "shrink_channels",
+    "source_line",
     "tensor_of",
     "trace",
     "unflatten",

@@ -1,9 +1,10 @@
-"""Pruning: channels removed, exactly as if masked; blocks dropped; single weights masked."""
+"""Pruning: channels removed, exactly as if masked; blocks dropped; weights masked; low ranks."""
 
 from __future__ import annotations
 
 from burnish.prune._channels import PruneChannels, prune_channels
 from burnish.prune._depth import BlockRow, DropBlocks, drop_blocks, dropped_blocks
+from burnish.prune._low_rank import Factorize, LayerRank, factorize, factorized_layers
 from burnish.prune._mask import is_masked, masks_of, remove_masks
 from burnish.prune._penalty import GroupPenalty, group_penalty
 from burnish.prune._program import Priced
@@ -17,8 +18,10 @@ from burnish.prune._weights import PruneWeights, WeightSparsity, masked_weights,
 __all__ = [
     "BlockRow",
     "DropBlocks",
+    "Factorize",
     "GroupPenalty",
     "LayerChannels",
+    "LayerRank",
     "Priced",
     "PruneChannels",
     "PruneTo",
@@ -28,6 +31,8 @@ __all__ = [
     "WeightSparsity",
     "drop_blocks",
     "dropped_blocks",
+    "factorize",
+    "factorized_layers",
     "group_penalty",
     "is_masked",
     "masked_weights",

@@ -14,13 +14,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import fx, nn
 
-from burnish.graph import Channels, operator, tensor_of
+from burnish.graph import Traced, operator, tensor_of
 
 Alive = npt.NDArray[np.bool_]
 COSTS = ("parameters", "bytes", "macs")
@@ -51,14 +51,42 @@ class Cost:
         return sum(term.at(alive) for term in self.terms if not gone or not term.nodes <= gone)
 
 
-def cost_of(channels: Channels, of: str) -> Cost:
+class Labelled(Protocol):
+    """A traced model and what lives on each axis of its values: ids, or None for nothing."""
+
+    @property
+    def traced(self) -> Traced:
+        """The model."""
+        ...
+
+    def labels(self, node: fx.Node) -> Sequence[npt.NDArray[np.int64] | None]:
+        """The ids on each axis of a value."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Fixed:
+    """A model of which no channel can go."""
+
+    traced: Traced
+
+    def labels(self, node: fx.Node) -> Sequence[None]:
+        return [None for _ in _shape(self, node)]
+
+
+def whole_cost(traced: Traced, of: str) -> float:
+    """What a traced model costs as it is, in a member of `COSTS`."""
+    return cost_of(_Fixed(traced), of).at(np.zeros(0, np.bool_))
+
+
+def cost_of(channels: Labelled, of: str) -> Cost:
     """The terms of one kind of cost, a member of `COSTS`."""
     if of == "macs":
         return Cost(tuple(_macs(channels)))
     return Cost(tuple(_stored(channels, of == "bytes")))
 
 
-def _stored(channels: Channels, in_bytes: bool) -> Iterator[Term]:
+def _stored(channels: Labelled, in_bytes: bool) -> Iterator[Term]:
     seen: set[str] = set()
     module = channels.traced.graph_module
     readers: dict[str, set[fx.Node]] = {}
@@ -79,7 +107,7 @@ def _stored(channels: Channels, in_bytes: bool) -> Iterator[Term]:
         yield Term(factor, axes, frozenset(readers[str(node.target)]))
 
 
-def _macs(channels: Channels) -> Iterator[Term]:
+def _macs(channels: Labelled) -> Iterator[Term]:
     for node in channels.traced.graph_module.graph.nodes:
         rule = _RULES.get(operator(node)) if node.op == "call_function" else None
         if rule is not None:
@@ -87,22 +115,28 @@ def _macs(channels: Channels) -> Iterator[Term]:
                 yield dataclasses.replace(term, nodes=frozenset({node}))
 
 
-def _term(channels: Channels, *parts: tuple[Any, Sequence[int]]) -> Term:
+def _shape(channels: Labelled, node: fx.Node) -> tuple[Any, ...]:
+    """Of a tensor of the graph (an editor's has no value noted), or of a value."""
+    tensor = tensor_of(channels.traced.graph_module, node)
+    return tuple((node.meta["val"] if tensor is None else tensor).shape)
+
+
+def _term(channels: Labelled, *parts: tuple[Any, Sequence[int]]) -> Term:
     """The product of some axes of some tensors."""
     factor, axes = 1.0, []
     for node, chosen in parts:
         labels = channels.labels(node)
-        shape = node.meta["val"].shape
+        shape = _shape(channels, node)
         for axis in chosen:
             ids = labels[axis]
             if ids is None:
-                factor *= _of_one_sample(shape[axis])
+                factor *= of_one_sample(shape[axis])
             else:
                 axes.append(ids)
     return Term(factor, tuple(axes))
 
 
-def _of_one_sample(size: Any) -> float:
+def of_one_sample(size: Any) -> float:
     """A size where every dynamic one is 1."""
     if isinstance(size, int):
         return float(size)
@@ -110,35 +144,35 @@ def _of_one_sample(size: Any) -> float:
     return float(expression.subs(dict.fromkeys(expression.free_symbols, 1)))
 
 
-def _convolution(channels: Channels, node: fx.Node) -> list[Term]:
+def _convolution(channels: Labelled, node: fx.Node) -> list[Term]:
     weight: Any = node.args[1]
-    inner = range(1, len(weight.meta["val"].shape))
-    return [_term(channels, (node, range(node.meta["val"].dim())), (weight, inner))]
+    inner = range(1, len(_shape(channels, weight)))
+    return [_term(channels, (node, range(len(_shape(channels, node)))), (weight, inner))]
 
 
-def _transposed(channels: Channels, node: fx.Node) -> list[Term]:
+def _transposed(channels: Labelled, node: fx.Node) -> list[Term]:
     """Every input pixel times the window, times the outputs of its group."""
     source, weight = _two(node)
-    inner = range(1, len(weight.meta["val"].shape))
-    return [_term(channels, (source, range(source.meta["val"].dim())), (weight, inner))]
+    inner = range(1, len(_shape(channels, weight)))
+    return [_term(channels, (source, range(len(_shape(channels, source)))), (weight, inner))]
 
 
-def _linear(channels: Channels, node: fx.Node) -> list[Term]:
+def _linear(channels: Labelled, node: fx.Node) -> list[Term]:
     source, _ = _two(node)
-    rank = source.meta["val"].dim()
-    return [_term(channels, (node, range(node.meta["val"].dim())), (source, [rank - 1]))]
+    rank = len(_shape(channels, source))
+    return [_term(channels, (node, range(len(_shape(channels, node)))), (source, [rank - 1]))]
 
 
-def _product(channels: Channels, node: fx.Node) -> list[Term]:
+def _product(channels: Labelled, node: fx.Node) -> list[Term]:
     source: Any = node.args[-2]
-    rank = source.meta["val"].dim()
-    return [_term(channels, (node, range(node.meta["val"].dim())), (source, [rank - 1]))]
+    rank = len(_shape(channels, source))
+    return [_term(channels, (node, range(len(_shape(channels, node)))), (source, [rank - 1]))]
 
 
-def _attention(channels: Channels, node: fx.Node) -> list[Term]:
+def _attention(channels: Labelled, node: fx.Node) -> list[Term]:
     query, key = _two(node)
     value: Any = node.args[2]
-    rank = query.meta["val"].dim()
+    rank = len(_shape(channels, query))
     scores = range(rank - 1)
     return [
         _term(channels, (query, range(rank)), (key, [rank - 2])),
@@ -146,13 +180,13 @@ def _attention(channels: Channels, node: fx.Node) -> list[Term]:
     ]
 
 
-def _recurrent(channels: Channels, node: fx.Node) -> list[Term]:
+def _recurrent(channels: Labelled, node: fx.Node) -> list[Term]:
     """All matrices, once for each step."""
     source: Any = node.args[0]
-    steps = math.prod(_of_one_sample(size) for size in source.meta["val"].shape[:-1])
+    steps = math.prod(of_one_sample(size) for size in _shape(channels, source)[:-1])
     names = [formal.name for formal in node.target._schema.arguments]  # type: ignore[union-attr]
     tensors: Any = node.args[names.index("params")]
-    terms = [_term(channels, (t, range(2))) for t in tensors if t.meta["val"].dim() == 2]
+    terms = [_term(channels, (t, range(2))) for t in tensors if len(_shape(channels, t)) == 2]
     return [Term(term.factor * steps, term.axes) for term in terms]
 
 
@@ -163,7 +197,7 @@ def _two(node: fx.Node) -> tuple[fx.Node, fx.Node]:
     return first, second
 
 
-_RULES: Mapping[str, Callable[[Channels, fx.Node], list[Term]]] = {
+_RULES: Mapping[str, Callable[[Labelled, fx.Node], list[Term]]] = {
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
     **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _transposed),
     "linear": _linear,

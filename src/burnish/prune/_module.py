@@ -103,19 +103,31 @@ def _like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return nn.Parameter(found, old.requires_grad) if isinstance(old, nn.Parameter) else found
 
 
-def form_of(make: Callable[[], nn.Module], small: Traced, inputs: Inputs) -> dict[str, str]:
-    """ "module" where what `make` gives says what the graph says, else "graph", and why."""
+_WRITTEN = "a size is written into its code"
+
+
+def form_of(
+    make: Callable[[], nn.Module], small: Traced, inputs: Inputs, because: str = _WRITTEN
+) -> dict[str, str]:
+    """ "module" where what `make` gives says what the graph says, else "graph", and why.
+
+    `because`: what it comes from where it does not, for the message.
+    """
     try:
-        check_module(make().eval(), small, inputs)
+        check_module(make().eval(), small, inputs, because)
     except Unsupported as error:
         return {"form": GRAPH, "form because": str(error)}
     return {"form": MODULE, "form because": "the module computes what the graph does"}
 
 
-def check_module(module: nn.Module, small: Traced, inputs: Inputs) -> None:
+def check_module(module: nn.Module, small: Traced, inputs: Inputs, because: str = _WRITTEN) -> None:
     """Unsupported, where the module does not say what the graph says.
 
-    `inputs` is an example call.
+    Args:
+        module: what was made of the user's.
+        small: what was made of its graph.
+        inputs: an example call.
+        because: what such a failure comes from, for the message.
     """
     args, kwargs, _ = inputs.to_trace()
     with torch.no_grad():
@@ -124,15 +136,15 @@ def check_module(module: nn.Module, small: Traced, inputs: Inputs) -> None:
             found, _ = flatten(module(*args, **kwargs))
         except Exception as error:
             raise Unsupported(
-                f"the smaller module cannot be called: a size is written into its "
-                f"code{_line(error)} ({type(error).__name__}: {error}); the graph is used instead"
+                f"the smaller module cannot be called: {because}{_line(error)} "
+                f"({type(error).__name__}: {error}); the graph is used instead"
             ) from error
     for one, other in zip(expected, found, strict=True):
         same = one.shape == other.shape
         if not same or (one.double() - other.double()).norm() > _TOLERANCE * one.double().norm():
             raise Unsupported(
-                "the smaller module computes something else than the graph: a size "
-                "written into its code changes what it computes; the graph is used instead"
+                f"the smaller module computes something else than the graph: {because}, which "
+                "changes what it computes; the graph is used instead"
             )
 
 

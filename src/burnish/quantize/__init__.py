@@ -26,7 +26,6 @@ from burnish.quantize._dynamic.call import DynamicModel, quantize_dynamic
 from burnish.quantize._dynamic.dynamic import QuantizeDynamic
 from burnish.quantize._graphs.coverage import Coverage, coverage
 from burnish.quantize._graphs.entry import fold
-from burnish.quantize._mixed.allocate import Allocation, Option, Seam, allocate
 from burnish.quantize._mixed.mixed import MixedPrecision, mixed_precision
 from burnish.quantize._mixed.survey import Survey, survey
 from burnish.quantize._qat.qat import ConvertQat, PrepareQat, convert_qat, prepare_qat
@@ -43,7 +42,6 @@ from burnish.quantize._tensors.spec import QSpec
 from burnish.quantize._tensors.tensor import QTensor
 
 __all__ = [
-    "Allocation",
     "Cast",
     "ConvertQat",
     "Coverage",
@@ -51,7 +49,6 @@ __all__ = [
     "DynamicModel",
     "MixedPrecision",
     "Observer",
-    "Option",
     "PrepareQat",
     "QSpec",
     "QTensor",
@@ -59,13 +56,11 @@ __all__ = [
     "QuantizeStatic",
     "QuantizeWeights",
     "Saturation",
-    "Seam",
     "Sensitivity",
     "SmoothQuant",
     "Statistics",
     "Survey",
     "Weights",
-    "allocate",
     "calibrate",
     "cast",
     "choose_scale",

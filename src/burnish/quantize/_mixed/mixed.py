@@ -22,12 +22,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from burnish.core import Choices, Rewrite
+from burnish.core import Allocation, Choices, Option, Rewrite, allocate
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Goal
 from burnish.graph import Traced, operator_names
@@ -44,7 +44,6 @@ from burnish.quantize._graphs.entry import (
 from burnish.quantize._graphs.place import place
 from burnish.quantize._graphs.policy import policy_for
 from burnish.quantize._graphs.setting import one_of, patterns
-from burnish.quantize._mixed.allocate import Allocation, Minimise, Options, allocate
 from burnish.quantize._mixed.survey import (
     SPEC,
     STATES,
@@ -57,6 +56,8 @@ from burnish.quantize._mixed.why import AllocationRow, explain
 from burnish.quantize._static.insert import NAME_KEY, insert
 from burnish.quantize._static.static import QuantizeStatic
 
+Minimise = Literal["loss", "cost"]
+Options = Mapping[str, Mapping[str, Option]]
 STATIC, BLOCKS = "static", "blocks"  # the parts of a plan; tensors of each are named after it
 
 
@@ -124,7 +125,7 @@ class MixedPrecision(Rewrite):
         cost: Cost | None = vars(self)["cost"]  # an InitVar: no field, so no setting
         options = seen.options(cost or (lambda layer, p: seen.num_bytes[layer][p]))
         found = allocate(options, self.limit, self.minimise)
-        if set(found.precisions.values()) == {seen.base}:
+        if set(found.chosen.values()) == {seen.base}:
             raise NoEffect(
                 f"every layer stays in {seen.base}: that keeps the limit of {self.limit:.6g} "
                 f"{self.unit if self.minimise == 'loss' else 'of loss'}, and nothing loses less"
@@ -160,7 +161,7 @@ class MixedPrecision(Rewrite):
             "call": dict(folded.call),
             "runtime": seen.runtime,
             "execution": seen.base,
-            "precisions": dict(found.precisions),
+            "precisions": dict(found.chosen),
             "cost": found.cost,
             "loss": found.loss,
             "allocation": [row.to_json() for row in rows],
@@ -191,7 +192,7 @@ def _parts(
     """What the steps that an allocation is made of choose: static first, blocks beside it."""
     graph, parts = folded, dict[str, Choices]()
     chosen = {
-        wanted: [name for name, precision in found.precisions.items() if precision == wanted]
+        wanted: [name for name, precision in found.chosen.items() if precision == wanted]
         for wanted in (INT8, "int4")
     }
     if chosen[INT8]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from burnish.core import Choices
+from burnish.core import Choices, Option, check_figure
 from burnish.errors import InvalidInput, NoEffect, Unsupported
 from burnish.graph import Traced, matching
 from burnish.quantize._blocks.blocks import QuantizeWeights
@@ -27,7 +27,6 @@ from burnish.quantize._graphs.coverage import INT8, Coverage, coverage
 from burnish.quantize._graphs.entry import refuse_quantized
 from burnish.quantize._graphs.place import place
 from burnish.quantize._graphs.policy import policy_for
-from burnish.quantize._mixed.allocate import Option, check_figure
 from burnish.quantize._mixed.layers import Layer, between, layers_of, stored_bytes
 from burnish.quantize._mixed.loss import losses
 from burnish.quantize._static.static import QuantizeStatic

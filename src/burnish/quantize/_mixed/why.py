@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from burnish.quantize._mixed.allocate import Allocation, Option
+from burnish.core import Allocation, Option
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def explain(
     price = paid(options, allocation)
     rows = []
     for layer, choices in options.items():
-        precision = allocation.precisions[layer]
+        precision = allocation.chosen[layer]
         mine = choices[precision]
         why = _why(choices, precision, price, unit, refused.get(layer, {}))
         rows.append(AllocationRow(layer, precision, mine.cost, mine.loss, why))
@@ -60,7 +60,7 @@ def explain(
 def paid(options: Mapping[str, Mapping[str, Option]], allocation: Allocation) -> float:
     """The price: the highest loss for a unit of cost that was accepted; 0 where nothing was."""
     rates = [
-        _rate(choices[_precise(choices)], choices[allocation.precisions[layer]])
+        _rate(choices[_precise(choices)], choices[allocation.chosen[layer]])
         for layer, choices in options.items()
     ]
     return max([rate for rate in rates if rate is not None], default=0.0)

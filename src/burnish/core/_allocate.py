@@ -1,11 +1,12 @@
-"""Which layer gets which precision: an integer program under one limit, solved exactly.
+"""Which layer gets which of its options: an integer program under one limit, solved exactly.
 
-Each layer has a few options, each with a cost (milliseconds, bytes, multiply-accumulates) and a
-loss (what the layer alone does to the outputs in that precision). One option is chosen for every
-layer, so that the sum of one of the two is least while the sum of the other stays within a limit.
-Losses are summed as if layers did not know of each other, which is true to first order.
+Each layer has a few options (precisions, ranks), each with a cost (milliseconds, bytes,
+multiply-accumulates) and a loss (what the layer alone does to the outputs with it). One option is
+chosen for every layer, so that the sum of one of the two is least while the sum of the other stays
+within a limit: a multiple-choice knapsack. Losses are summed as if layers did not know of each
+other, which is true to first order.
 
-A precision has a *form*: what its values are outside of the layer (floats, integers). Where two
+An option has a *form*: what its values are outside of the layer (floats, integers). Where two
 neighbours have different forms, values are converted between them: a *seam* has a price of its own,
 paid where it is open. With x a choice of 0 or 1 and y what is paid of a seam, y >= x - x' for each
 form; y needs no integrality, for it lies on one of its bounds in every optimum.
@@ -40,7 +41,7 @@ _SECONDS = 30.0  # for HiGHS; `Allocation.gap` tells what was left open
 
 @dataclass(frozen=True)
 class Option:
-    """What one precision costs a layer and loses; its form is what neighbours see of it."""
+    """What one of a layer's options costs and loses; its form is what neighbours see of it."""
 
     cost: float
     loss: float
@@ -58,14 +59,14 @@ class Seam:
 
 @dataclass(frozen=True)
 class Allocation:
-    """A precision for every layer.
+    """An option for every layer, by name.
 
     `cost` is the sum with all open seams, `seams` the part of it they are, `loss` the sum of the
     losses. `gap` is how far the minimised sum may be above the least possible, as a share of it: 0
-    but where HiGHS ran out of time.
+    but where a gap was allowed, or HiGHS ran out of time.
     """
 
-    precisions: Mapping[str, str]
+    chosen: Mapping[str, str]
     cost: float
     loss: float
     seams: float = 0.0
@@ -80,24 +81,29 @@ def allocate(
     limit: float,
     minimise: Minimise = "loss",
     seams: Sequence[Seam] = (),
+    gap: float = 0.0,
 ) -> Allocation:
-    """The best precision for every layer under a limit.
+    """The best option for every layer under a limit.
 
     Args:
-        options: for each layer, its options by the name of the precision.
+        options: for each layer, its options by name.
         limit: the most that the sum which is not minimised may be; infinity for none.
         minimise: "loss" under a limit on the cost, or "cost" under a limit on the loss.
         seams: what layers cost together; two of one pair add up.
+        gap: how far above the least possible the sum may be, as a share of it: thousands of
+            options with losses that are estimates take seconds with 0.001, minutes with 0.
 
     Raises:
         InvalidInput: no layers, a layer without options, a cost or loss that is NaN, negative or
-            infinite (with the layer's name), a limit that is NaN or negative, a seam of a layer
-            that is not there.
+            infinite (with the layer's name), a limit that is NaN or negative, a gap that is no
+            share, a seam of a layer that is not there.
         Infeasible: no allocation keeps the limit; `result` is the nearest, the `Allocation` with
             the least of what is limited.
     """
     _check(options, limit, minimise, seams)
-    program = _Program(options, seams)
+    if not 0 <= gap < 1:
+        raise InvalidInput(f"allocate(gap={gap}): a share, from 0 up to but not including 1")
+    program = _Program(options, seams, gap)
     limited = "loss" if minimise == "cost" else "cost"
     found = program.solve(minimise, limit)
     if found is None:
@@ -107,28 +113,27 @@ def allocate(
         raise Infeasible(
             f"no allocation has a {limited} of at most {limit:.6g}: the least that "
             f"{len(options)} layers can have is {least:.6g}; raise the limit to that, or allow "
-            "further precisions",
+            "further options",
             nearest,
         )
     return found
 
 
-def total(
-    options: Options, precisions: Mapping[str, str], seams: Sequence[Seam] = ()
-) -> Allocation:
+def total(options: Options, chosen: Mapping[str, str], seams: Sequence[Seam] = ()) -> Allocation:
     """The sums of a given allocation."""
-    chosen = {layer: options[layer][precisions[layer]] for layer in options}
-    opened = math.fsum(s.cost for s in seams if chosen[s.one].form != chosen[s.other].form)
-    cost = math.fsum([*(option.cost for option in chosen.values()), opened])
-    loss = math.fsum(option.loss for option in chosen.values())
-    return Allocation({layer: precisions[layer] for layer in options}, cost, loss, opened)
+    taken = {layer: options[layer][chosen[layer]] for layer in options}
+    opened = math.fsum(s.cost for s in seams if taken[s.one].form != taken[s.other].form)
+    cost = math.fsum([*(option.cost for option in taken.values()), opened])
+    loss = math.fsum(option.loss for option in taken.values())
+    return Allocation({layer: chosen[layer] for layer in options}, cost, loss, opened)
 
 
 class _Program:
     """The integer program over all layers: a variable for each option, then one for each seam."""
 
-    def __init__(self, options: Options, seams: Sequence[Seam]) -> None:
+    def __init__(self, options: Options, seams: Sequence[Seam], gap: float) -> None:
         self.options = options
+        self.gap = gap
         self.seams = [s for s in seams if s.cost > 0 and s.one != s.other]
 
     def solve(self, minimise: str, limit: float) -> Allocation | None:
@@ -154,7 +159,7 @@ class _Program:
             if again is None or (found and getattr(again, minimise) >= getattr(found, minimise)):
                 break
             found, most = again, getattr(again, minimise)
-            if most == 0:
+            if most == 0 or (self.gap and again.gap <= self.gap):
                 break
         return found
 
@@ -162,9 +167,9 @@ class _Program:
         """One call of HiGHS, without the options that alone break the limit or the best value."""
         slack = 1 + _EXACT
         columns = [
-            (layer, precision, option)
+            (layer, name, option)
             for layer, choices in self.options.items()
-            for precision, option in choices.items()
+            for name, option in choices.items()
             if getattr(option, limited) <= room * slack
             and getattr(option, minimise) <= most * slack
         ]
@@ -191,18 +196,18 @@ class _Program:
             integrality=whole,
             bounds=Bounds(np.zeros(size), np.ones(size)),
             constraints=constraints,
-            options={"mip_rel_gap": 0.0, "time_limit": _SECONDS},
+            options={"mip_rel_gap": self.gap, "time_limit": _SECONDS},
         )
         if result.x is None:
             return None
-        precisions: dict[str, str] = {}
+        chosen: dict[str, str] = {}
         largest: dict[str, float] = {}
-        for (layer, precision, _), share in zip(columns, result.x, strict=False):
+        for (layer, name, _), share in zip(columns, result.x, strict=False):
             if share > largest.get(layer, -1.0):
-                precisions[layer], largest[layer] = precision, share
-        found = total(self.options, precisions, self.seams)
-        gap = float(result.mip_gap or 0.0) if result.status == 1 else 0.0
-        return Allocation(found.precisions, found.cost, found.loss, found.seams, gap)
+                chosen[layer], largest[layer] = name, share
+        found = total(self.options, chosen, self.seams)
+        gap = float(result.mip_gap or 0.0) if result.status == 1 or self.gap else 0.0
+        return Allocation(found.chosen, found.cost, found.loss, found.seams, gap)
 
     def _constraints(self, columns: Sequence[tuple[str, str, Option]]) -> list[LinearConstraint]:
         """One option a layer; a seam is paid where the forms of its layers differ."""
@@ -241,9 +246,9 @@ def _check(options: Options, limit: float, minimise: str, seams: Sequence[Seam])
     for layer, choices in options.items():
         if not choices:
             raise InvalidInput(f"allocate: the layer {layer!r} has no option")
-        for precision, option in choices.items():
-            check_figure(option.cost, "cost", layer, precision)
-            check_figure(option.loss, "loss", layer, precision)
+        for name, option in choices.items():
+            check_figure(option.cost, "cost", layer, name)
+            check_figure(option.loss, "loss", layer, name)
     for seam in seams:
         for end in (seam.one, seam.other):
             if end not in options:
@@ -251,15 +256,15 @@ def _check(options: Options, limit: float, minimise: str, seams: Sequence[Seam])
         check_figure(seam.cost, "cost", f"{seam.one} with {seam.other}", "a seam")
 
 
-def check_figure(value: float, what: str, layer: str, precision: str) -> float:
+def check_figure(value: float, what: str, layer: str, option: str) -> float:
     """The value. InvalidInput where a cost or loss is NaN, negative, infinite or no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
         raise InvalidInput(
-            f"the {what} of {layer} in {precision} is {value!r}: give a number of 0 or more"
+            f"the {what} of {layer} in {option} is {value!r}: give a number of 0 or more"
         )
     if not (math.isfinite(value) and value >= 0):
         raise InvalidInput(
-            f"the {what} of {layer} in {precision} is {value}: give a finite number of 0 or more; "
-            "leave a precision out of the layer's options where it has none"
+            f"the {what} of {layer} in {option} is {value}: give a finite number of 0 or more; "
+            "leave an option out where it has none"
         )
     return float(value)

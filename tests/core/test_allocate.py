@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from burnish.core import Allocation, Option, Seam, allocate
+from burnish.core._allocate import Minimise
 from burnish.errors import Infeasible, InvalidInput
-from burnish.quantize import Allocation, Option, Seam, allocate
-from burnish.quantize._mixed.allocate import Minimise
 
 Options = dict[str, dict[str, Option]]
 
@@ -69,11 +69,25 @@ def test_it_is_the_best_of_all_combinations(seed: int, minimise: Minimise) -> No
             allocate(options, limit, minimise, seams)
         return
     found = allocate(options, limit, minimise, seams)
-    told = sums(options, found.precisions, seams)
+    told = sums(options, found.chosen, seams)
     assert told[minimise] == pytest.approx(wanted, rel=1e-9)
     assert told["cost" if minimise == "loss" else "loss"] <= limit
     assert (found.cost, found.loss) == pytest.approx((told["cost"], told["loss"]), rel=1e-12)
     assert found.gap == 0.0
+
+
+def test_a_gap_that_is_allowed_is_told_and_kept() -> None:
+    dice = random.Random(5)
+    options = {
+        f"layer{index}": {str(cost): Option(cost, dice.random() / (1 + cost)) for cost in range(40)}
+        for index in range(12)
+    }
+    exact, near = allocate(options, 200.0), allocate(options, 200.0, gap=0.1)
+    assert near.cost <= 200
+    assert exact.loss <= near.loss <= exact.loss / (1 - near.gap) + 1e-12
+    assert 0 <= near.gap <= 0.1
+    with pytest.raises(InvalidInput, match=r"gap=1\.0"):
+        allocate(options, 200.0, gap=1.0)
 
 
 def test_a_tiny_loss_counts_beside_a_huge_one() -> None:
@@ -87,7 +101,7 @@ def test_a_tiny_loss_counts_beside_a_huge_one() -> None:
         for index in range(6)
     }
     found = allocate(options, 9.0)
-    cheap = [name for name, precision in found.precisions.items() if precision == "cheap"]
+    cheap = [name for name, precision in found.chosen.items() if precision == "cheap"]
     assert cheap == ["layer0", "layer1", "layer2"]
 
 
@@ -97,10 +111,10 @@ def test_a_seam_keeps_neighbours_in_one_form() -> None:
 
     options = {"first": layer(0.1), "second": layer(0.3), "third": layer(0.1)}
     apart = allocate(options, 4.0)
-    assert apart.precisions == {"first": "int8", "second": "float32", "third": "int8"}
+    assert apart.chosen == {"first": "int8", "second": "float32", "third": "int8"}
     seams = [Seam("first", "second", 0.6), Seam("second", "third", 0.6)]
     together = allocate(options, 4.0, seams=seams)
-    assert set(together.precisions.values()) == {"int8"}
+    assert set(together.chosen.values()) == {"int8"}
     assert together.seams == 0.0
     with pytest.raises(Infeasible):
         allocate({"first": layer(0.1)}, 0.5)
@@ -125,10 +139,10 @@ def test_what_cannot_be_kept_tells_the_nearest(minimise: str) -> None:
     nearest = refusal.value.result
     assert isinstance(nearest, Allocation)
     if minimise == "loss":
-        assert (nearest.precisions["one"], nearest.cost) == ("b", 7.0)
+        assert (nearest.chosen["one"], nearest.cost) == ("b", 7.0)
         assert "7" in str(refusal.value)
     else:
-        assert nearest.precisions["one"] == "a"
+        assert nearest.chosen["one"] == "a"
         assert nearest.loss == pytest.approx(0.7)
 
 
