@@ -197,7 +197,10 @@ def test_a_plan_of_another_model_is_refused() -> None:
         PruneChannels().rewrite(once.traced(TINY["plain_cnn"]), choices)
 
 
-@pytest.mark.parametrize("name", ["shuffle", "squeeze_excite", "attention_fused", "lstm"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("squeeze_excite", "lstm")]
+
+
+@pytest.mark.parametrize("name", ["shuffle", "attention_fused", *SLOW])
 def test_a_pruned_model_exports_runs_and_quantizes(name: str, tmp_path: Path) -> None:
     tiny: Tiny = TINY[name]
     small = trace(prune_channels(tiny.build(), tiny.inputs(), 0.5), *tiny.inputs().to_trace())

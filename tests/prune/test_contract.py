@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 from burnish.core import Candidate, Choices
 from burnish.prune import PruneChannels
 from burnish.testing import RewriteContract, Tiny, catalogue
 from tests import once
+
+FEW = ("residual", "concat", "shuffle", "grouped", "encoder", "lstm", "dict_output")
 
 
 class Contract(RewriteContract):
@@ -16,7 +20,7 @@ class Contract(RewriteContract):
         return [row["layer"] for row in plan["layers"]]
 
     def tinies(self) -> Iterable[Tiny]:
-        return [tiny for tiny in catalogue() if tiny.name != "nested_output"]
+        return [tiny for tiny in catalogue() if tiny.name in FEW]
 
 
 class TestFromTraced(Contract):
@@ -27,6 +31,14 @@ class TestFromTraced(Contract):
         return Candidate(once.traced(tiny))
 
 
+@pytest.mark.slow
+class TestEverywhere(TestFromTraced):
+    def tinies(self) -> Iterable[Tiny]:
+        others = (*FEW, "nested_output")
+        return [tiny for tiny in catalogue() if tiny.name not in others]
+
+
+@pytest.mark.slow
 class TestFromUntraced(Contract):
     def step(self) -> PruneChannels:
         return PruneChannels(0.5, criterion="hessian", scope="global", heads="width")

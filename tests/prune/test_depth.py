@@ -18,7 +18,7 @@ from burnish.prune import DropBlocks, drop_blocks, dropped_blocks, residual_bloc
 from burnish.testing import RewriteContract, Tiny, catalogue
 from tests import once
 
-WITH_BLOCKS = ("residual", "attention_split", "encoder")
+WITH_BLOCKS = ("residual", "attention_split")
 
 
 class Basic(nn.Module):
