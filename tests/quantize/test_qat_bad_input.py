@@ -130,6 +130,15 @@ def test_a_collapsed_range_is_not_converted() -> None:
         convert_qat(prepared)
 
 
+def test_a_weight_of_which_nothing_is_left_is_not_converted() -> None:
+    """Its scale is within 1000 times its first size, and larger than every weight."""
+    prepared = _prepared()
+    with torch.no_grad():
+        prepared.get_parameter("graph_module.burnish_0_linear_weight_ratio").fill_(900.0)
+    with pytest.raises(InvalidInput, match=r"every weight of '0:linear' rounds to zero.*clip"):
+        convert_qat(prepared)
+
+
 def test_a_weight_that_is_not_finite_is_not_converted() -> None:
     prepared = _prepared()
     with torch.no_grad():

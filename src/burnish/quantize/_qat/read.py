@@ -66,8 +66,8 @@ def read(model: nn.Module) -> Choices:
     """Trained scales and weights as choices for the bare graph.
 
     Raises:
-        InvalidInput: the model holds no fake quantizers, a range has collapsed, or a weight is not
-            finite.
+        InvalidInput: the model holds no fake quantizers, a range has collapsed, a weight rounds to
+            nothing, or is not finite.
     """
     plan = _plan_of(model)
     assert isinstance(model, Traced)
@@ -88,6 +88,7 @@ def read(model: nn.Module) -> Choices:
             tensors[f"scale:{now[old]}"] = scales = values.of(scale)
             along = None if axis == PER_TENSOR else axis
             integers = round_weight(weight, scales, along, Grid(low, high))
+            _check_left(old, weight, integers)
             tensors[f"weight:{now[old]}"] = integers
             continue
         readers = plan["quantizers"][old]["readers"]
@@ -150,6 +151,16 @@ class _Values:
             return torch.zeros(0)  # a value that was observed: in eval mode nobody looks at it
         args = [self._of(arg) if isinstance(arg, fx.Node) else arg for arg in node.args]
         return compute(*args)
+
+
+def _check_left(name: str, weight: torch.Tensor, integers: torch.Tensor) -> None:
+    """A scale may stay within its bounds and still have outgrown all that it is to round."""
+    if bool(weight.any()) and not bool(integers.any()):
+        raise InvalidInput(
+            f"ConvertQat: every weight of {name!r} rounds to zero, its scales outgrew it in "
+            "training: clip the gradients (Tricks(clip=1.0)), lower the learning rate, or take "
+            "scales='observed', and train the prepared model again"
+        )
 
 
 def _check_finite(name: str, weight: torch.Tensor) -> None:
