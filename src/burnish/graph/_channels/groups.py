@@ -141,12 +141,13 @@ def channel_groups(traced: Traced, heads: Heads = "whole") -> Channels:
     groups: list[ChannelGroup] = []
     found: dict[str, Ids] = {}
     used: Counter[str] = Counter()
-    for members in _alike(classes, signatures, settled):
+    alike = _alike(classes, signatures, settled)
+    for members, places in zip(alike, _members(held, settled, alike), strict=True):
         makers = settled.makers[int(members[0])]
         used[makers[0]] += 1
         name = makers[0] if used[makers[0]] == 1 else f"{makers[0]} ({used[makers[0]]})"
         reason = settled.frozen.get(int(members[0]))
-        groups.append(ChannelGroup(name, makers, tuple(_members(held, settled, members)), reason))
+        groups.append(ChannelGroup(name, makers, places, reason))
         found[name] = members
     return Channels(traced, tuple(groups), flow, settled, found)
 
@@ -185,16 +186,23 @@ def _alike(classes: Ids, signatures: Ids, settled: Settled) -> list[Ids]:
     return [np.array(members, np.int64) for members in together.values()]
 
 
-def _members(held: dict[str, Value], settled: Settled, members: Ids) -> Iterator[Member]:
-    """Where the channels lie, tensor by tensor."""
-    place = np.full(int(settled.class_of.max()) + 1, -1, np.int64)
-    place[members] = np.arange(len(members))
+def _members(
+    held: dict[str, Value], settled: Settled, groups: Sequence[Ids]
+) -> list[tuple[Member, ...]]:
+    """Where the channels of each group lie, tensor by tensor."""
+    num = int(settled.class_of.max()) + 1 if len(settled.class_of) else 0
+    home, place = np.full(num, -1, np.int64), np.zeros(num, np.int64)
+    for index, members in enumerate(groups):
+        home[members], place[members] = index, np.arange(len(members))
+    found: list[list[Member]] = [[] for _ in groups]
     for name, value in held.items():
         for axis, ids in enumerate(value):
             if not is_ids(ids):
                 continue
-            numbers = place[settled.class_of[ids]]
-            positions = np.flatnonzero(numbers >= 0)
-            if len(positions):
-                order = positions[np.argsort(numbers[positions], kind="stable")]
-                yield Member(name, axis, order.reshape(len(members), -1))
+            classes = settled.class_of[ids]
+            homes = home[classes]
+            for index in np.unique(homes[homes >= 0]).tolist():
+                positions = np.flatnonzero(homes == index)
+                order = positions[np.argsort(place[classes[positions]], kind="stable")]
+                found[index].append(Member(name, axis, order.reshape(len(groups[index]), -1)))
+    return [tuple(members) for members in found]
