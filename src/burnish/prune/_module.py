@@ -11,6 +11,7 @@ Left out: nn.MultiheadAttention with fewer heads, whose forward insists on its w
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from burnish.graph import Traced, flatten, operator, operator_names
 from burnish.prune._mask import copied_model
 
 _TOLERANCE = 1e-4
-_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_NOT_THE_USERS = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+)
 
 
 def shrink_module(model: nn.Module, small: Traced) -> nn.Module:
