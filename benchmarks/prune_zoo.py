@@ -18,6 +18,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ GIGABYTES, SECONDS = 16.0, 1800.0  # of one model's process
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="models, or beginnings of names")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="models, or patterns of them")
     parser.add_argument("--fresh", action="store_true", help="forget the rows that are kept")
     parser.add_argument("--work", type=Path, default=ROOT / "burnish-runs" / "prune_zoo")
     parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="limit of one model")
@@ -56,10 +57,11 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     from zoo.checks import DEPLOYED, EXACT, STEP
     from zoo.child import examined
-    from zoo.models import SEED, entries
+    from zoo.entry import SEED
+    from zoo.models import entries
 
     known = entries()
-    asked = [n for n in known if not given.names or n.startswith(tuple(given.names))]
+    asked = [n for n in known if any(fnmatchcase(n, pattern) for pattern in given.names or ["*"])]
     again = bool(given.names) or given.fresh
     environment = Environment.capture()
     rows: list[dict[str, Any]] = []

@@ -48,7 +48,7 @@ from burnish.metrics import top1
 from burnish.prune import PruneChannels
 from burnish.recipe import load_history, replay, save_history
 from burnish.runtimes import export
-from zoo.models import SEED, Entry
+from zoo.entry import SEED, Entry
 
 STEP = PruneChannels(ratio=1 / 3)
 EXAMPLE, OTHER = 2, 3  # images

@@ -2,9 +2,7 @@
 
 torchvision's own list is asked, so that a model it adds is not forgotten. Images are small where
 the architecture allows it: what is checked is shapes and sums, not quality. No weights are
-downloaded. They are drawn at random, and drawn so that a wrong channel shows: nothing that a
-constructor sets to a constant (a layer scale of 1e-6, a last layer of zeros, a batch-norm that does
-nothing) stays one.
+downloaded.
 
 Left out: detectors as a whole. Their forward loops over boxes, which torch.export refuses (a row
 tells how); what carries their channels is taken instead, and the row names it.
@@ -12,8 +10,6 @@ tells how); what carries their channels is taken instead, and the row names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -22,7 +18,8 @@ import torchvision
 from torch import nn
 from torchvision.models import detection, get_model, list_models, segmentation
 
-SEED = 0
+from zoo.entry import Entry
+
 PIXELS = 64
 # Where 64 is too few, or was fixed when the model was built.
 _PIXELS = {"inception_v3": 299, "maxvit": 224, "vit_h_14": 112, "vit_": 224, "swin": 96}
@@ -91,57 +88,6 @@ _TIMM = {
     "swinv2_tiny_window8_256": 256,
     "nfnet_f0": 64,
 }
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A model of the zoo.
-
-    Args:
-        name: its name, for detectors with the part.
-        source: the package and kind.
-        pixels: the sides of its images.
-        make: builds it; weights as its constructor draws them.
-        large: it needs gigabytes.
-        listed: whether images come as a list, one tensor each.
-    """
-
-    name: str
-    source: str
-    pixels: int
-    make: Callable[[], nn.Module]
-    large: bool = False
-    listed: bool = False
-
-    def build(self) -> nn.Module:
-        """The same model at every call, in eval mode."""
-        torch.manual_seed(SEED)
-        model = self.make().eval()
-        with torch.no_grad():
-            _stir(model)
-        return model
-
-    def images(self, batch: int, dtype: torch.dtype = torch.float32) -> Any:
-        """As many random images."""
-        generator = torch.Generator().manual_seed(SEED + batch)
-        images = torch.randn(batch, 3, self.pixels, self.pixels, generator=generator).to(dtype)
-        return list(images) if self.listed else images
-
-
-def _stir(model: nn.Module) -> None:
-    """Draw anew what is constant: near 0 by a normal distribution, elsewhere by some factor."""
-    for parameter in model.parameters():
-        if parameter.numel() > 1 and bool((parameter == parameter.flatten()[0]).all()):
-            if abs(float(parameter.flatten()[0])) < 0.01:
-                parameter.normal_(0, 0.05)
-            else:
-                parameter.mul_(torch.empty_like(parameter).uniform_(0.5, 1.5))
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats:
-            assert module.running_mean is not None
-            assert module.running_var is not None
-            module.running_mean.normal_(0, 0.1)
-            module.running_var.uniform_(0.5, 1.5)
 
 
 class Parts(nn.Module):
