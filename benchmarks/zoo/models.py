@@ -22,11 +22,12 @@ from zoo.entry import Entry
 
 PIXELS = 64
 # Where 64 is too few, or was fixed when the model was built.
-_PIXELS = {"inception_v3": 299, "maxvit": 224, "vit_h_14": 112, "vit_": 224, "swin": 96}
+_PIXELS = {"inception_v3": 299, "maxvit": 224, "vit_h_14": 56, "vit_": 96, "swin": 96}
 _SETTINGS: dict[str, dict[str, Any]] = {
     "googlenet": {"init_weights": False},
     "inception_v3": {"init_weights": False},
-    "vit_h_14": {"image_size": 112},
+    "vit_h_14": {"image_size": 56},
+    "vit_": {"image_size": 96},
     "maxvit": {"input_size": (224, 224)},
 }
 # A hundred million parameters and more: last, one after the other.
