@@ -75,7 +75,7 @@ MORE_NAMES = {
     "goal": (8, "a batch taken apart is what objectives are handed; what tells samples apart"),
     "runtimes": (9, "export and load by name, the artifact, and where a run's time goes"),
     "bundle": (12, "an artifact's parts, its worker, the proof: what rooms build on without torch"),
-    "core": (10, "Applied is what a history is made of; hashes and settings are its identity"),
+    "core": (11, "Applied is what a history is made of; hashes and settings are its identity"),
     "graph": (48, "the toolbox of the technique rooms: trace, name, edit; their coupled channels"),
     "metrics": (8, "three metrics to start from, beside Metric, scores and the two verdicts"),
     "bench": (10, "a race, a sweep, their parts, and the measurements made of them"),
@@ -83,10 +83,10 @@ MORE_NAMES = {
     "train": (22, "the loop's settings, record and objective, the step, two repairs by formula"),
     "distill": (48, "a value and a loss for each signal; teachers, students, taps"),
     "prune": (
-        11,
-        "two ways to prune: a step, a function and a table each; masks and their end",
+        24,
+        "ways to prune: a step, a function, a table each; masks' end; a penalty; a target's cost",
     ),
-    "auto": (12, "three searches with their results: optimize, recover, mix"),
+    "auto": (14, "three searches with their results: optimize, recover, mix; two steps of rooms"),
     "quantize": (42, "nine steps and their functions, tensors, observers, ways to look"),
 }
 

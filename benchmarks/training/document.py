@@ -70,6 +70,7 @@ class Script:
         folders = [ROOT / "src" / room for room in (*ALWAYS, *self.rooms)]
         folders += [ROOT / "benchmarks" / name for name in BESIDE]
         files = [path for folder in folders for path in folder.rglob("*.py")]
+        files.append(ROOT / "benchmarks" / f"{self.name}.py")
         found = hashlib.sha256()
         for path in sorted(files):
             found.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())

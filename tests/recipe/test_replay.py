@@ -132,7 +132,12 @@ def test_the_table_of_steps_holds_steps_under_their_own_names() -> None:
         "MixedPrecision": {"limit": 1.0},
         "PruneWeights": {"sparsity": 0.5},
         "Recover": {"rung": "repair", "keep": "zeros", "original": "0"},
+        "Rewind": {"original": "0"},
         "Train": {"epochs": 1, "learning_rate": 1e-3},
+        "TrainSparse": {
+            "training": {"epochs": 1, "learning_rate": 1e-3},
+            "penalty": {"strength": 0.1},
+        },
     }
     assert STEPS.keys() > needed.keys()
     for name, step in STEPS.items():

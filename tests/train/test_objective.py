@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,6 +145,34 @@ def test_the_regularizer_is_computed_in_float32() -> None:
 
     fit(plain(), task(), regularizer=penalty, precision=Precision("bfloat16"), **ONCE)
     assert set(seen) == {torch.float32}
+
+
+class Grown:
+    """A penalty that grows, with all it was asked for written down."""
+
+    def __init__(self, strength: float = 0.3) -> None:
+        self.strength = strength
+        self.asked: list[float] = []
+
+    def at(self, progress: float) -> Callable[[nn.Module], torch.Tensor]:
+        self.asked.append(progress)
+        return lambda model: self.strength * progress * next(model.parameters()).square().sum()
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"strength": self.strength}
+
+
+def test_a_regularizer_may_grow_with_the_training(tmp_path: Path) -> None:
+    """It is asked once a batch, by the progress of the steps, and its settings are recorded."""
+    grown = Grown()
+    given: dict[str, Any] = {**ONCE, "epochs": 2, "tricks": Tricks(accumulate=2)}
+    fitted = fit(plain(), task(), regularizer=grown, checkpoints=tmp_path, **given)
+    assert grown.asked == [step / 6 for step in range(6) for _ in range(2)]
+    assert fitted.record.settings["regularizer"] == {"strength": 0.3}
+    first, second = (epoch.parts["regularizer"] for epoch in fitted.record.epochs)
+    assert 0 < first < second
+    with pytest.raises(InvalidInput, match=r"settings.regularizer.strength was 0\.3 and is 0\.4"):
+        fit(plain(), task(), regularizer=Grown(0.4), checkpoints=tmp_path, **given)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,16 @@ class Numbered:
         return iter(BATCHES[self.epoch :] + BATCHES[: self.epoch])
 
 
+class Growing:
+    """A penalty that follows the steps."""
+
+    def at(self, progress: float) -> Callable[[nn.Module], torch.Tensor]:
+        return lambda model: progress * next(model.parameters()).square().sum()
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {},
     "sgd": {"optimizer": "sgd", "schedule": "one_cycle"},
@@ -88,6 +98,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "tricks": {"tricks": Tricks(accumulate=4, clip=0.5, ema=0.9, mixup=0.2, patience=9)},
     "float16": {"precision": Precision("float16", 2.0**20, 5)},
     "bfloat16": {"precision": "bfloat16"},
+    "growing penalty": {"regularizer": Growing()},
 }
 
 

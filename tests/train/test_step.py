@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from burnish.core import Candidate, Choices
+from burnish.core import Candidate, Choices, model_hash
 from burnish.errors import Damaged, InvalidInput, NoEffect
 from burnish.goal import Goal
 from burnish.recipe import load_history, replay, save_history
@@ -54,6 +54,7 @@ def test_it_is_fit_with_the_goal_s_seed() -> None:
     entry = candidate.history[-1]
     assert entry.step == "Train"
     assert entry.choices.plan == {
+        "from": model_hash(network()),
         "epochs": 2,
         "kept": "average",
         "stopped": "all 2 epochs done",

@@ -8,6 +8,8 @@ from burnish.auto._mix import mix
 from burnish.auto._mix_result import Limit, Mix, Mixed
 from burnish.auto._optimize import optimize
 from burnish.auto._result import Result
+from burnish.auto._rewind import Rewind
+from burnish.auto._sparse import TrainSparse
 from burnish.auto._steps import STEPS
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Recover",
     "Recovery",
     "Result",
+    "Rewind",
+    "TrainSparse",
     "mix",
     "optimize",
     "recover",

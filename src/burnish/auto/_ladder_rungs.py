@@ -17,7 +17,6 @@ Left out: choosing learning rates by the data; a rung that did harm is dropped, 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
@@ -26,7 +25,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from burnish.core import Candidate
+from burnish.core import Candidate, copied_model
 from burnish.distill import distill
 from burnish.errors import NoEffect, Unsupported
 from burnish.goal import Goal, Task
@@ -155,7 +154,7 @@ def _student(model: nn.Module, keep: str) -> nn.Module:
                 f"the graph holds {len(ours)} quantize operators, which pass no gradients on: "
                 "recover the float model, and quantize it afterwards"
             )
-    student = model.copy() if isinstance(model, Traced) else copy.deepcopy(model)
+    student = copied_model(model)
     if keep == "grid":
         for parameter in student.parameters():
             parameter.requires_grad_(parameter.requires_grad and parameter.dim() < 2)

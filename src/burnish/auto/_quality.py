@@ -21,6 +21,7 @@ from scipy import stats
 from torch import nn
 
 from burnish.bundle import Worker
+from burnish.core import copied_model
 from burnish.goal import Goal
 from burnish.graph import Traced, flatten, flatten_call, unflatten
 from burnish.metrics import Verdict, set_verdict, verdict
@@ -98,9 +99,7 @@ def eager(model: nn.Module) -> Callable[..., Any]:
     """Call the original model, in eval mode."""
     training = any(module.training for module in model.modules())
     if training:
-        import copy
-
-        model = copy.deepcopy(model).eval()
+        model = copied_model(model).eval()
     return model
 
 

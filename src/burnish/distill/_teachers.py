@@ -20,7 +20,6 @@ Left out: teachers behind a runtime's artifact; another normalisation of the inp
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from burnish.core import model_hash
+from burnish.core import copied_model, model_hash
 from burnish.distill._tap import Tap, tapped
 from burnish.errors import InvalidInput, Unsupported
 from burnish.graph import Traced, set_mode
@@ -175,7 +174,7 @@ def listed(given: nn.Module | Teacher | Sequence[nn.Module | Teacher]) -> tuple[
 def frozen(model: nn.Module, who: str) -> nn.Module:
     """A deep copy in eval mode without gradients. Unsupported, naming `who`, without a copy."""
     try:
-        copied = copy.deepcopy(model)
+        copied = copied_model(model)
     except Exception as error:
         raise Unsupported(
             f"the {who} cannot be copied ({type(error).__name__}: {error}): distillation works on "

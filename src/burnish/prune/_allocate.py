@@ -68,6 +68,17 @@ def allocate(
     return _solved(channels, removed, asked)
 
 
+def saved_share(
+    channels: Channels, groups: Iterable[ChannelGroup], removed: Removed, of: str
+) -> float:
+    """The share that removing these really saves; of channels, a share of those of `groups`."""
+    if of == "channels":
+        num = sum(group.num_channels for group in groups)
+        return sum(len(numbers) for numbers in removed.values()) / num
+    cost = cost_of(channels, of)
+    return 1 - cost.at(channels.alive(removed)) / cost.at(channels.alive({}))
+
+
 def _solved(channels: Channels, removed: Callable[[float], Removed], asked: Asked) -> Removed:
     """The smallest share of channels that saves the share of the cost asked for."""
     cost = cost_of(channels, asked.of)

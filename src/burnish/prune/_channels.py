@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput, NoEffect, Unsupported
+from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import (
     ChannelGroup,
@@ -31,17 +31,16 @@ from burnish.graph import (
     shrink_channels,
     trace,
 )
-from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate
+from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate, saved_share
 from burnish.prune._gradients import Gradient, loss_gradients, output_gradients
 from burnish.prune._importance import FROM_GRADIENTS, check_criterion, importance
-from burnish.prune._module import check_module, shrink_module
+from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
+from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
-
-MODULE, GRAPH = "module", "graph"
 
 
 @dataclass(frozen=True)
-class PruneChannels(Rewrite):
+class PruneChannels(OfWhatIsLeft, Rewrite):
     """A copy of the model with a share of its channels removed.
 
     Args:
@@ -95,16 +94,7 @@ class PruneChannels(Rewrite):
                 data; otherwise as `choose_from`.
         """
         traced = traced_for(model, goal.task.inputs)
-        gradients: Iterable[Gradient] = ()
-        if self.criterion == "taylor":
-            if goal.task.loss is None:
-                raise InvalidInput(
-                    "PruneChannels(criterion='taylor') needs Task(loss=…): 'hessian' needs neither "
-                    "loss nor labels"
-                )
-            gradients = loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
-        elif self.criterion == "hessian":
-            gradients = output_gradients(traced, goal.task.calls("calibration"), goal.seed)
+        gradients = needed_gradients("PruneChannels", self.criterion, traced, goal)
         choices = self.choose_from(traced, gradients, goal.seed)
         return with_form(model, traced, goal.task.inputs, choices)
 
@@ -120,8 +110,8 @@ class PruneChannels(Rewrite):
             Infeasible: so much cannot be removed; `result` is the share that can.
         """
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
-        ignored = _ignored(channels, self.ignore)
-        free = _free(channels, ignored)
+        ignored = ignored_groups(channels, self.ignore)
+        free = free_groups(channels, ignored)
         scores = importance(channels, self.criterion, gradients, seed)
         asked = Asked(self.ratio, self.of, self.scope, self.round_to)
         removed = allocate(channels, free, scores, asked)
@@ -136,6 +126,7 @@ class PruneChannels(Rewrite):
                 "call": traced.call,
                 "heads": self.heads,
                 "removed": removed,
+                "saved": saved_share(channels, free, removed, self.of),
                 "layers": rows(channels, ignored, removed),
                 "form": GRAPH,
                 "form because": "it was chosen for a graph",
@@ -159,15 +150,12 @@ class PruneChannels(Rewrite):
 
 def with_form(model: nn.Module, traced: Traced, inputs: Inputs, choices: Choices) -> Choices:
     """The choices, for the user's own class where that computes what the graph does."""
-    plan = dict(choices.plan)
-    if not isinstance(model, Traced):
-        small = shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
-        try:
-            check_module(shrink_module(model, small).eval(), small, inputs)
-            plan |= {"form": MODULE, "form because": "the module computes what the graph does"}
-        except Unsupported as error:
-            plan["form because"] = str(error)
-    return Choices(plan, choices.tensors)
+    if isinstance(model, Traced):
+        return choices
+    plan = choices.plan
+    small = shrink_channels(channel_groups(traced, plan["heads"]), plan["removed"])
+    form = form_of(lambda: shrink_module(model, small), small, inputs)
+    return Choices(dict(plan) | form, choices.tensors)
 
 
 def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
@@ -180,7 +168,24 @@ def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
     return trace(model, *inputs.to_trace())
 
 
-def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
+def needed_gradients(who: str, criterion: str, traced: Traced, goal: Goal) -> Iterable[Gradient]:
+    """The gradients a criterion rests on; none where it looks at weights alone.
+
+    Raises InvalidInput, in the name of `who`, where "taylor" has no loss to take them of.
+    """
+    if criterion == "taylor":
+        if goal.task.loss is None:
+            raise InvalidInput(
+                f"{who}(criterion='taylor') needs Task(loss=…): 'hessian' needs neither loss nor "
+                "labels"
+            )
+        return loss_gradients(traced, goal.task.calls("train"), goal.task.loss)
+    if criterion == "hessian":
+        return output_gradients(traced, goal.task.calls("calibration"), goal.seed)
+    return ()
+
+
+def ignored_groups(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
     layers = [layer for group in channels for layer in group.layers]
     named = matching(layers, ignore, "ignore")
@@ -192,7 +197,7 @@ def _ignored(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
     }
 
 
-def _free(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
+def free_groups(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:
     """The groups that may lose channels. NoEffect, with the reasons, where none may."""
     free = [g for g in channels.free if g.name not in ignored and g.num_channels > 1]
     if free:

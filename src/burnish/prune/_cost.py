@@ -10,8 +10,9 @@ recurrent layers; other operators count nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +28,11 @@ COSTS = ("parameters", "bytes", "macs")
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """A number times the living ids of each of some axes."""
+    """A number times the living ids of each of some axes, spent for some nodes of the graph."""
 
     factor: float
     axes: tuple[npt.NDArray[np.int64], ...]
+    nodes: frozenset[fx.Node] = frozenset()
 
     def at(self, alive: Alive) -> float:
         """Its value."""
@@ -43,9 +45,10 @@ class Cost:
 
     terms: tuple[Term, ...]
 
-    def at(self, alive: Alive) -> float:
-        """What the graph costs with these ids."""
-        return sum(term.at(alive) for term in self.terms)
+    def at(self, alive: Alive, without: Collection[fx.Node] = ()) -> float:
+        """What the graph costs with these ids, where some nodes are not computed."""
+        gone = frozenset(without)
+        return sum(term.at(alive) for term in self.terms if not gone or not term.nodes <= gone)
 
 
 def cost_of(channels: Channels, of: str) -> Cost:
@@ -58,6 +61,10 @@ def cost_of(channels: Channels, of: str) -> Cost:
 def _stored(channels: Channels, in_bytes: bool) -> Iterator[Term]:
     seen: set[str] = set()
     module = channels.traced.graph_module
+    readers: dict[str, set[fx.Node]] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr":
+            readers.setdefault(str(node.target), set()).update(node.users)
     for node in module.graph.nodes:
         tensor = tensor_of(module, node)
         if tensor is None or str(node.target) in seen:
@@ -68,14 +75,16 @@ def _stored(channels: Channels, in_bytes: bool) -> Iterator[Term]:
         labels = channels.labels(node)
         sizes = [s for s, ids in zip(tensor.shape, labels, strict=True) if ids is None]
         factor = math.prod(sizes) * (tensor.element_size() if in_bytes else 1)
-        yield Term(factor, tuple(ids for ids in labels if ids is not None))
+        axes = tuple(ids for ids in labels if ids is not None)
+        yield Term(factor, axes, frozenset(readers[str(node.target)]))
 
 
 def _macs(channels: Channels) -> Iterator[Term]:
     for node in channels.traced.graph_module.graph.nodes:
         rule = _RULES.get(operator(node)) if node.op == "call_function" else None
         if rule is not None:
-            yield from rule(channels, node)
+            for term in rule(channels, node):
+                yield dataclasses.replace(term, nodes=frozenset({node}))
 
 
 def _term(channels: Channels, *parts: tuple[Any, Sequence[int]]) -> Term:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from burnish.core import copied_model
 from burnish.goal import Call
 from burnish.graph import Traced, flatten, flatten_call
-from burnish.prune._mask import copied_model
 
 Gradient = dict[str, torch.Tensor]
 MOST_SAMPLES = 1024  # more hardly change the order of channels

@@ -8,13 +8,13 @@ Modules are torch's own doing: whoever knows torch.nn.utils.prune knows these.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import fx, nn
 from torch.nn.utils import prune
 
+from burnish.core import copied_model
 from burnish.errors import InvalidInput, NoEffect
 from burnish.graph import Traced, finish
 
@@ -40,6 +40,12 @@ def apply_masks(model: nn.Module, masks: Mapping[str, torch.Tensor]) -> None:
                 f"this plan masks {name!r}, which the model does not have"
             ) from error
         _check(name, value, mask)
+        if f"{leaf}_orig" in module._parameters:
+            old = module.get_buffer(f"{leaf}_mask")
+            both = old * mask.to(old)
+            setattr(module, f"{leaf}_mask", both)
+            setattr(module, leaf, module.get_parameter(f"{leaf}_orig") * both)
+            continue
         prune.custom_from_mask(module, leaf, mask.to(value.device))  # type: ignore[no-untyped-call]
 
 
@@ -88,16 +94,17 @@ def _multiply(graph: fx.Graph, node: fx.Node, name: str) -> None:
 
 def is_masked(model: nn.Module) -> bool:
     """Whether any weight carries a mask."""
-    return any(name.endswith("_mask") for name, _ in model.named_buffers())
+    return bool(masks_of(model))
 
 
 def masks_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The masks a model carries, by the name the parameter had."""
     prefix = "graph_module." if isinstance(model, Traced) else ""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {
         name.removeprefix(prefix).removesuffix("_mask"): buffer
         for name, buffer in model.named_buffers()
-        if name.endswith("_mask")
+        if name.endswith("_mask") and f"{name.removesuffix('_mask')}_orig" in parameters
     }
 
 
@@ -117,8 +124,9 @@ def remove_masks(model: nn.Module) -> nn.Module:
                     prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
         return copied
     graph = copied.graph_module.graph
+    masks = {f"{name}_mask" for name in masks_of(copied)}
     for node in list(graph.nodes):
-        if node.op != "get_attr" or not str(node.target).endswith("_mask"):
+        if node.op != "get_attr" or node.target not in masks:
             continue
         (product,) = node.users
         original = product.args[0]
@@ -140,19 +148,3 @@ def _make_permanent(module: fx.GraphModule, original: str, mask: str) -> None:
     product = value.detach() * module.get_buffer(mask)
     delattr(owner, leaf)
     owner.register_parameter(name, nn.Parameter(product, requires_grad=value.requires_grad))
-
-
-def copied_model(model: nn.Module) -> nn.Module:
-    """A deep copy, also of a module whose masked weights are results of a multiplication.
-
-    Such a weight is no parameter, and torch refuses to copy it while it hangs on a graph.
-    """
-    if isinstance(model, Traced):
-        return model.copy()
-    known: dict[int, object] = {}
-    for module in model.modules():
-        for hook in module._forward_pre_hooks.values():
-            if isinstance(hook, prune.BasePruningMethod):
-                product = getattr(module, hook._tensor_name)
-                known[id(product)] = product.detach().clone()
-    return copy.deepcopy(model, known)

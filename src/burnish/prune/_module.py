@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from burnish.core import copied_model
 from burnish.errors import Unsupported
 from burnish.goal import Inputs
 from burnish.graph import Traced, flatten, operator, operator_names
-from burnish.prune._mask import copied_model
 
+MODULE, GRAPH = "module", "graph"
 _TOLERANCE = 1e-4
 _NOT_THE_USERS = tuple(
     f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
@@ -106,6 +108,15 @@ def _like(old: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return nn.Parameter(found, old.requires_grad) if isinstance(old, nn.Parameter) else found
 
 
+def form_of(make: Callable[[], nn.Module], small: Traced, inputs: Inputs) -> dict[str, str]:
+    """ "module" where what `make` gives says what the graph says, else "graph", and why."""
+    try:
+        check_module(make().eval(), small, inputs)
+    except Unsupported as error:
+        return {"form": GRAPH, "form because": str(error)}
+    return {"form": MODULE, "form because": "the module computes what the graph does"}
+
+
 def check_module(module: nn.Module, small: Traced, inputs: Inputs) -> None:
     """Unsupported, where the module does not say what the graph says, or cannot train.
 
@@ -118,14 +129,14 @@ def check_module(module: nn.Module, small: Traced, inputs: Inputs) -> None:
             found, _ = flatten(module(*args, **kwargs))
         except Exception as error:
             raise Unsupported(
-                f"the module cannot be called with fewer channels: a size is written into its "
+                f"the smaller module cannot be called: a size is written into its "
                 f"code{_line(error)} ({type(error).__name__}: {error}); the graph is used instead"
             ) from error
     for one, other in zip(expected, found, strict=True):
         same = one.shape == other.shape
         if not same or (one.double() - other.double()).norm() > _TOLERANCE * one.double().norm():
             raise Unsupported(
-                "the module with fewer channels computes something else than the graph: a size "
+                "the smaller module computes something else than the graph: a size "
                 "written into its code changes what it computes; the graph is used instead"
             )
     _check_training(module, small, args, kwargs)

@@ -5,6 +5,8 @@ keeps the two highest of every four weights along the input dimension, for each 
 place in a window. "4x2" cuts the weight [outputs, inputs · window] into blocks of four outputs and
 two inputs, and takes whole blocks by the sum of their scores.
 
+A score of -inf is an entry that is masked already: it goes first.
+
 Ties go as in torch.nn.utils.prune: what `topk` of torch takes first.
 """
 
@@ -70,7 +72,10 @@ def units(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     blocks = scores.reshape(
         outputs // pattern.rows, pattern.rows, inputs // pattern.columns, pattern.columns
     )
-    return blocks.sum((1, 3)).flatten()
+    gone = blocks == -torch.inf
+    whole = gone.all(3).all(1)
+    # A block of which some is masked already counts what is left of it.
+    return blocks.masked_fill(gone, 0.0).sum((1, 3)).masked_fill(whole, -torch.inf).flatten()
 
 
 def mask_from_units(kept: torch.Tensor, like: torch.Tensor, pattern: Pattern) -> torch.Tensor:

@@ -11,6 +11,7 @@ Left out: movement, which is a training's (Sanh et al., 2020).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -20,6 +21,7 @@ from burnish.prune._weight_layers import Weight
 
 Tensors = Mapping[str, torch.Tensor]
 WITH_GRADIENTS = ("taylor", "hessian")
+GONE = -math.inf  # the score of an entry that is masked already
 CRITERIA = ("random", "l1", "wanda", *WITH_GRADIENTS)
 
 
@@ -39,7 +41,7 @@ def scores(
     found = _scored(weights, criterion, gradients, norms, seed)
     for weight in weights:
         if weight.mask is not None:  # what is gone stays gone, and counts
-            found[weight.name][weight.mask.cpu() == 0] = -1.0
+            found[weight.name][weight.mask.cpu() == 0] = GONE
     return found
 
 

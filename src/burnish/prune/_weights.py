@@ -6,24 +6,27 @@ Nothing gets smaller by it: the tensors keep their shapes, and the runtimes here
 zeros. What zeros are worth on this machine is a question to the clock, and to the size of a
 compressed file. Channels make a model smaller (`PruneChannels`).
 
+A model that is masked already keeps its masks, and the sparsity asked for is what is masked in all:
+0.5 and then 0.8 masks four fifths, not nine tenths.
+
 Left out: an update of the weights that stay (SparseGPT); movement; recurrent layers and embeddings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from burnish.core import Choices, Rewrite
+from burnish.core import Choices, Rewrite, copied_model
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import matching
 from burnish.prune._gradients import loss_gradients, output_gradients
-from burnish.prune._mask import apply_masks, copied_model
+from burnish.prune._mask import apply_masks
 from burnish.prune._pattern import (
     UNSTRUCTURED,
     Pattern,
@@ -34,7 +37,7 @@ from burnish.prune._pattern import (
     units,
 )
 from burnish.prune._weight_layers import Weight, input_norms, weights_of
-from burnish.prune._weight_scores import CRITERIA, WITH_GRADIENTS, scores
+from burnish.prune._weight_scores import CRITERIA, GONE, WITH_GRADIENTS, scores
 
 SCOPES = ("layer", "global")
 Scores = Mapping[str, torch.Tensor]
@@ -45,7 +48,8 @@ class PruneWeights(Rewrite):
     """A copy of the model with a share of its weights masked.
 
     Args:
-        sparsity: the share of zeros, above 0 and below 1; an N:M pattern has its own.
+        sparsity: the share of zeros, above 0 and below 1, of all entries, those masked before
+            included; an N:M pattern has its own.
         pattern: "unstructured", N:M as "2:4" (kept of every four inputs), or blocks of outputs by
             inputs as "4x1".
         criterion: "random", "l1", or with calibration data "wanda" or "hessian", or with training
@@ -97,6 +101,25 @@ class PruneWeights(Rewrite):
             raise InvalidInput(f"PruneWeights(ignore={given!r}): give a tuple, ({given!r},)")
         object.__setattr__(self, "ignore", tuple(given))
 
+    @property
+    def share(self) -> float:
+        """What is masked in all. InvalidInput for an N:M pattern, which is not had in parts."""
+        if self.sparsity is None or parse(self.pattern).share is not None:
+            raise InvalidInput(
+                f"PruneWeights(pattern={self.pattern!r}) has the pattern's own sparsity, which "
+                "cannot be had in parts: take 'unstructured' or blocks"
+            )
+        return self.sparsity
+
+    def part(self, before: float, after: float) -> PruneWeights:
+        """The step that takes what is masked from one share to another: masks add up."""
+        return replace(self, sparsity=after)
+
+    def reached(self, before: float, choices: Choices) -> float:
+        """What is masked in all, of the weights that may be."""
+        rows = [row for row in masked_weights(choices) if row.weight in choices.plan["masked"]]
+        return sum(row.masked for row in rows) / sum(row.entries for row in rows)
+
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Score the weights, on the goal's data where the criterion needs any, and decide.
 
@@ -117,8 +140,9 @@ class PruneWeights(Rewrite):
         """Decide for a model, with calls of it where the criterion needs data.
 
         Raises:
-            InvalidInput: no data, or an entry of `ignore` that matches nothing.
-            NoEffect: no weight may be masked.
+            InvalidInput: no data, an entry of `ignore` that matches nothing, or a sparsity below
+                what is masked already.
+            NoEffect: no weight may be masked, or none is that was not before.
         """
         shape = parse(self.pattern)
         chosen, reasons = self._chosen(model, shape)
@@ -134,9 +158,11 @@ class PruneWeights(Rewrite):
             options["gradients"] = found
         scored = scores(chosen, self.criterion, **options)
         masks = _masks(chosen, scored, shape, self.sparsity, self.scope)
-        if all(bool(mask.all()) for mask in masks.values()):
+        if all(torch.equal(masks[weight.name], _kept(weight)) for weight in chosen):
             num = sum(weight.value.numel() for weight in chosen)
-            raise NoEffect(f"sparsity={self.sparsity:g} of {num} weights masks none")
+            more = " more" if any(weight.mask is not None for weight in chosen) else ""
+            share = shape.share if self.sparsity is None else self.sparsity
+            raise NoEffect(f"sparsity={share:g} of {num} weights masks none{more}")
         rows = [_row(weight, masks.get(weight.name), reasons) for weight in weights_of(model)]
         return Choices({"weights": rows, "masked": sorted(masks)}, masks)
 
@@ -177,9 +203,10 @@ def _masks(
 ) -> dict[str, torch.Tensor]:
     """What stays of each weight."""
     if shape.share is not None:
-        return {weight.name: n_of_m(scored[weight.name], shape) for weight in weights}
+        return {w.name: n_of_m(scored[w.name], shape) & _kept(w) for w in weights}
     assert sparsity is not None
     each = {weight.name: units(scored[weight.name], shape) for weight in weights}
+    _check_more(each, sparsity, scope)
     if scope == "layer":
         kept = {name: lowest(own, round(sparsity * own.numel())) for name, own in each.items()}
     else:
@@ -188,7 +215,29 @@ def _masks(
         whole = lowest(together, round(sparsity * together.numel()))
         parts = torch.split(whole, sizes)
         kept = dict(zip(each, parts, strict=True))
-    return {w.name: mask_from_units(kept[w.name], scored[w.name], shape) for w in weights}
+    return {
+        w.name: mask_from_units(kept[w.name], scored[w.name], shape) & _kept(w) for w in weights
+    }
+
+
+def _kept(weight: Weight) -> torch.Tensor:
+    """What an earlier mask keeps; everything where there is none."""
+    if weight.mask is None:
+        return torch.ones(weight.value.shape, dtype=torch.bool)
+    return weight.mask.cpu() != 0
+
+
+def _check_more(each: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
+    """InvalidInput where more is masked already than is asked for."""
+    together = {"all weights": torch.cat(list(each.values()))} if scope == "global" else each
+    for name, scored in together.items():
+        masked, num = int((scored == GONE).sum()), scored.numel()
+        if round(sparsity * num) < masked:
+            raise InvalidInput(
+                f"sparsity={sparsity:g} of {name} is less than the {masked / num:.3f} that are "
+                "masked already, and masks stay: ask for more, name it in ignore, or start from "
+                "remove_masks(model)"
+            )
 
 
 @dataclass(frozen=True)
@@ -210,7 +259,7 @@ def _row(weight: Weight, mask: torch.Tensor | None, reasons: dict[str, str]) -> 
     return {
         "weight": weight.name,
         "entries": weight.value.numel(),
-        "masked": 0 if mask is None else int((~mask).sum()),
+        "masked": int((~(_kept(weight) if mask is None else mask)).sum()),
         "reason": reasons.get(weight.name, ""),
     }
 

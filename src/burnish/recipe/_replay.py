@@ -7,7 +7,6 @@ file, and each step's `rewrite` uses neither data nor clock, so the result is th
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from burnish.core import Applied, Choices, Rewrite, tensor_hash
+from burnish.core import Applied, Choices, Rewrite, copied_model, tensor_hash
 from burnish.errors import Damaged, InvalidInput
 from burnish.files import write_text
 
@@ -45,7 +44,7 @@ def replay(
     Raises:
         InvalidInput: a step that is not in the table, or settings it does not have.
     """
-    model = copy.deepcopy(model)
+    model = copied_model(model)
     for applied in history:
         if applied.step not in steps:
             raise InvalidInput(

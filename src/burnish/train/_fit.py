@@ -85,7 +85,8 @@ def fit(
         precision: "float32", "bfloat16", "float16" or a `Precision`.
         tricks: accumulation, clipping, averaging, label smoothing, mixup, early stopping.
         objective: what is minimised; by default the task's loss of the model's output.
-        regularizer: a function of the model whose value is added to the loss.
+        regularizer: a function of the model whose value is added to the loss; or an object whose
+            `at(progress)` gives one and whose `settings()` are recorded (`prune.group_penalty`).
         seed: of order, augmentation and dropout; the global generators are put back afterwards.
         checkpoints: a folder to save the state in after each epoch. A call with the same model and
             settings that finds its own state there carries on from it.

@@ -33,7 +33,7 @@ from burnish.train._data import Batches, generators_kept
 from burnish.train._divergence import Watchdog, diverged_scale, diverged_weights
 from burnish.train._early_stop import Patience
 from burnish.train._evaluate import Watch, evaluate
-from burnish.train._objective import Learner, Moment, Objective, Regularizer
+from burnish.train._objective import Growing, Learner, Moment, Objective, Regularizer
 from burnish.train._optimizer import Rate, make_optimizer
 from burnish.train._plan import Plan, name_of
 from burnish.train._progress import Bar
@@ -88,15 +88,10 @@ class Training:
 
     def settings(self) -> dict[str, Any]:
         """What is being done, as plain JSON. InvalidInput where the objective's part is not."""
-        penalty = None if self.regularizer is None else name_of(self.regularizer)
-        aim = dict(self.objective.settings())
-        try:
-            json.dumps(aim, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(
-                f"the settings of {type(self.objective).__name__} are not plain JSON ({error}): "
-                "name what JSON cannot hold, so that a record of the training can be written"
-            ) from error
+        penalty: Any = None if self.regularizer is None else name_of(self.regularizer)
+        if isinstance(self.regularizer, Growing):
+            penalty = _plain(self.regularizer)
+        aim = _plain(self.objective)
         return {**self.plan.to_json(), "objective": aim, "regularizer": penalty}
 
     def run(self) -> str:
@@ -295,3 +290,16 @@ class Training:
         self.epochs = [epoch_from_json(epoch) for epoch in state["epochs"]]
         losses = [loss for epoch in self.epochs for loss in epoch.losses]
         self.step, self.watchdog = len(losses), Watchdog(losses)
+
+
+def _plain(part: Objective | Growing) -> dict[str, Any]:
+    """Its settings. InvalidInput where they are not plain JSON."""
+    settings = dict(part.settings())
+    try:
+        json.dumps(settings, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"the settings of {type(part).__name__} are not plain JSON ({error}): "
+            "name what JSON cannot hold, so that a record of the training can be written"
+        ) from error
+    return settings

@@ -25,8 +25,26 @@ from torch import nn
 from burnish.errors import InvalidInput
 from burnish.goal import Call, Task
 
-Regularizer = Callable[[nn.Module], torch.Tensor]
 PENALTY = "regularizer"
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A regularizer that knows how far the training is, and what to write into its record.
+
+    It depends on nothing else that changes, so that a training that is resumed goes on as it was.
+    """
+
+    def at(self, progress: float) -> Callable[[nn.Module], torch.Tensor]:
+        """The function of the model to be added; `progress` as of `Moment`."""
+        ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """What is added, as plain JSON: a checkpoint of another penalty is refused by it."""
+        ...
+
+
+Regularizer = Callable[[nn.Module], torch.Tensor] | Growing
 
 
 @dataclass(frozen=True)
@@ -147,11 +165,13 @@ class Learner(nn.Module):
                     f"the objective calls one of its parts {PENALTY!r}, which is fit's own name "
                     "for fit(regularizer=…): rename it"
                 )
-            parts = {**parts, PENALTY: self._penalty(self._regularizer)}
+            parts = {**parts, PENALTY: self._penalty(self._regularizer, moment)}
         return {name: _scalar(name, part) for name, part in parts.items()}
 
-    def _penalty(self, regularizer: Regularizer) -> torch.Tensor:
+    def _penalty(self, regularizer: Regularizer, moment: Moment) -> torch.Tensor:
         device = next(self.student.parameters()).device
+        if isinstance(regularizer, Growing):
+            regularizer = regularizer.at(moment.progress)
         with torch.autocast(device.type, enabled=False):
             return regularizer(self.student)
 

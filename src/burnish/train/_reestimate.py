@@ -24,7 +24,6 @@ Left out: batches of one value per channel, which have no variance; they are ref
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +32,7 @@ import torch
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from burnish.core import copied_model
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Task
 from burnish.graph import Traced, flatten_call, operator_names, tensor_of
@@ -74,7 +74,7 @@ def settle_batch_norm(
 def _measured(
     model: nn.Module, task: Task, split: str, watch: Watch | None, *, settle: bool
 ) -> nn.Module:
-    changed = model.copy() if isinstance(model, Traced) else copy.deepcopy(model)
+    changed = copied_model(model)
     if isinstance(changed, Traced):
         seeing = _in_graph(changed, settle)
     else:

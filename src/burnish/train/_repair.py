@@ -27,7 +27,6 @@ in which an equalization rescaled what lies between two layers, whose outputs di
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +34,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from burnish.core import copied_model
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Task
 from burnish.graph import Traced, Walk, flatten_call, num_patches, patches, trace, window_of
@@ -163,7 +163,7 @@ def _why(reasons: dict[str, str]) -> str:
 
 def _written(model: nn.Module, wrote: dict[str, torch.Tensor]) -> nn.Module:
     """A copy of the module with the tensors the graph was given, by their own names."""
-    changed = copy.deepcopy(model)
+    changed = copied_model(model)
     mine = changed.state_dict(keep_vars=True)
     for name, tensor in wrote.items():
         mine[own_name(name)].data.copy_(tensor)

@@ -16,7 +16,6 @@ with an "ignore" index.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -25,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from burnish.core import copied_model
 from burnish.errors import InvalidInput
 from burnish.goal import Call, Task
 from burnish.graph import flatten
@@ -54,7 +54,7 @@ class Softener:
         if self._alpha:
             _check_inputs(task, call)
         with torch.no_grad():
-            output = copy.deepcopy(model)(*call.args, **call.kwargs)
+            output = copied_model(model)(*call.args, **call.kwargs)
         self._num_classes, self._dtype = self._classes(output, call.target)
 
     def __call__(self, call: Call, epoch: int, index: int) -> Call:

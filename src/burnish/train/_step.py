@@ -3,14 +3,14 @@
 A step that trains changes values, not structure. What it decided is the weights it came to: those
 entries of the model's state that changed are its choices' tensors, and `rewrite` loads them. So a
 history with a training in it is replayed like any other, without data, and a weight that was not
-touched is not stored twice.
+touched is not stored twice. The plan holds a hash of what the training began from, which the
+weights it came to do not tell.
 
 Left out: the training record, which is `fit`'s to give: `Train(...).fit(...)` returns it.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from burnish.core import Choices, Rewrite
+from burnish.core import Choices, Rewrite, copied_model, model_hash
 from burnish.errors import Damaged, NoEffect
 from burnish.goal import Goal, Task
 from burnish.train._evaluate import Watch
@@ -60,13 +60,22 @@ class Train(Rewrite):
         """Train a copy; the entries of its state that changed. NoEffect where none did."""
         return self.choices(model, goal)
 
-    def choices(self, model: nn.Module, goal: Goal, objective: Objective | None = None) -> Choices:
-        """As `choose`, for a step with an objective of its own."""
+    def choices(
+        self,
+        model: nn.Module,
+        goal: Goal,
+        objective: Objective | None = None,
+        regularizer: Regularizer | None = None,
+    ) -> Choices:
+        """As `choose`, for a step with an objective or a regularizer of its own."""
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise NoEffect("no parameter of the model takes gradients: there is nothing to train")
-        fitted = self.fit(model, goal.task, objective=objective, seed=goal.seed)
+        fitted = self.fit(
+            model, goal.task, objective=objective, regularizer=regularizer, seed=goal.seed
+        )
         last = fitted.record.epochs[-1]
         plan = {
+            "from": model_hash(model),
             "epochs": len(fitted.record.epochs),
             "kept": fitted.record.kept,
             "stopped": fitted.record.stopped,
@@ -135,7 +144,7 @@ def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Modu
     Raises:
         Damaged: an entry that the model does not have, or of another shape.
     """
-    copied = copy.deepcopy(model)
+    copied = copied_model(model)
     state = copied.state_dict()
     for name, tensor in tensors.items():
         if name not in state or state[name].shape != tensor.shape:

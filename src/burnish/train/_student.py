@@ -6,13 +6,13 @@ makes another graph over the same tensors. Here both look alike.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from burnish.core import copied_model
 from burnish.errors import InvalidInput, Unsupported
 from burnish.graph import Traced, set_mode
 
@@ -36,7 +36,7 @@ class Student:
         self._device = next(model.parameters()).device
         self._flags = {name: module.training for name, module in model.named_modules()}
         try:
-            copied = copy.deepcopy(model)
+            copied = copied_model(model)
         except Exception as error:
             raise Unsupported(
                 f"the model cannot be copied ({type(error).__name__}: {error}), and fit trains a "
