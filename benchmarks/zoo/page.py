@@ -13,7 +13,7 @@ CHECKS = ("prune", "forward", "exact", "train", "reload", "onnx")
 HEAD = """\
 # Channel pruning, model by model
 
-**{passed} of {num} models pass all six checks.** (torch-pruning 1.6.1 reports 77 of 85 models of
+**{passed} of {ran} models pass all six checks.**{left} (torch-pruning 1.6.1 reports 77 of 85 models of
 torchvision, on the shape of the forward alone.) This page is made from
 `benchmarks/results/prune_zoo.json` by `benchmarks/prune_zoo.py --docs`; nothing in it is written by
 hand.
@@ -53,11 +53,13 @@ def page(document: Mapping[str, Any]) -> str:
     """The whole page."""
     environment, settings = document["environment"], document["settings"]
     machine, versions, rows = environment["machine"], environment["versions"], document["rows"]
+    missing = document["missing"]
     wanted = ("torch", "torchvision", "timm", "onnxruntime")
     named = ", ".join(f"{name} {versions[name]}" for name in wanted)
     head = HEAD.format(
         passed=document["claims"][0]["value"],
-        num=document["claims"][0]["bound"],
+        ran=len(rows),
+        left=f" {len(missing)} more have not run yet: see below." if missing else "",
         timm=sum(row["source"] == "timm" for row in rows),
         step=settings["step"],
         exact=settings["exact"],
@@ -70,8 +72,8 @@ def page(document: Mapping[str, Any]) -> str:
         f"Measured {document['created'][:10]} on {machine['cpu']}, one thread; {named}; commit "
         f"{listed}.\n",
     ]
-    if document["missing"]:
-        parts.append(f"Not run: {', '.join(document['missing'])}.\n")
+    if missing:
+        parts.append(f"Not run: {', '.join(missing)}.\n")
     for source in dict.fromkeys(row["source"] for row in rows):
         parts += [f"## {source}\n", _table([row for row in rows if row["source"] == source])]
     return "\n".join([*parts, *_failures(rows), *_forms(rows), *_frozen(rows)])
