@@ -13,8 +13,8 @@ CHECKS = ("prune", "forward", "exact", "train", "reload", "onnx")
 HEAD = """\
 # Channel pruning, model by model
 
-**{passed} of {ran} models pass all six checks.**{left} (torch-pruning 1.6.1 reports 77 of 85 models of
-torchvision, on the shape of the forward alone.) This page is made from
+**{passed} of {ran} models pass all six checks.**{left} (torch-pruning 1.6.1 reports 77 of 85
+models of torchvision, on the shape of the forward alone.) This page is made from
 `benchmarks/results/prune_zoo.json` by `benchmarks/prune_zoo.py --docs`; nothing in it is written by
 hand.
 
