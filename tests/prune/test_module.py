@@ -118,6 +118,31 @@ def test_the_line_that_stood_in_the_way_is_named() -> None:
     assert "size is written into its code" in because
 
 
+class Auxiliary(nn.Module):
+    """A second head that only training calls."""
+
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.inside = nn.Linear(6, 8)
+        self.out = nn.Linear(8, 4)
+        self.aux = nn.Linear(8 if joined else 6, 4)
+        self.joined = joined
+
+    def forward(self, x: torch.Tensor) -> Any:
+        hidden = self.inside(x).relu()
+        logits: torch.Tensor = self.out(hidden)
+        return (logits, self.aux(hidden if self.joined else x)) if self.training else logits
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_head_that_only_training_reads_must_still_fit(joined: bool) -> None:
+    task = Task(torch.randn(2, 6), TINY["plain_cnn"].goal().task.metric)
+    candidate = PruneChannels(0.5).apply(Candidate(Auxiliary(joined).eval()), Goal(task))
+    because = candidate.history[-1].choices.plan["form because"]
+    assert isinstance(candidate.model, Traced) == joined, because
+    assert not joined or "eval mode does not read 'aux.weight'" in because
+
+
 def test_a_pruned_module_trains_on_and_loads_its_own_weights() -> None:
     tiny = TINY["residual_projection"]
     small = prune_channels(tiny.build(), tiny.inputs(), 0.5)

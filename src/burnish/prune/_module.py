@@ -4,13 +4,16 @@ The module's tensors are cut as the graph's are, under the same names, and the s
 own layers keep beside them (`out_channels`, `groups`, `normalized_shape`, ...) are set anew. What
 the user's code has written down itself (a number of heads, a size in a reshape) nobody here can
 know. So before that form is chosen the module is called once, beside the shrunk graph: where it
-fails, or says anything else, it is refused, with the line it failed on, and the graph is taken.
+fails, or says anything else, it is refused, with the line it failed on, and the graph is taken. So
+is a module with layers that only training reads (auxiliary heads): the graph of eval mode does not
+know what they are coupled to, so that they kept their width while what they read lost some.
 
 Left out: nn.MultiheadAttention with fewer heads, whose forward insists on its width.
 """
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +29,9 @@ from burnish.graph import Traced, flatten, operator, operator_names
 
 MODULE, GRAPH = "module", "graph"
 _TOLERANCE = 1e-4
-_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+_NOT_THE_USERS = tuple(
+    f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1])
+)
 
 
 def shrink_module(model: nn.Module, small: Traced) -> nn.Module:
@@ -121,7 +126,9 @@ def form_of(
 
 
 def check_module(module: nn.Module, small: Traced, inputs: Inputs, because: str = _WRITTEN) -> None:
-    """Unsupported, where the module does not say what the graph says.
+    """Unsupported, where the module does not say what the graph says, or cannot train.
+
+    The module is used up: it may have trained when this is done.
 
     Args:
         module: what was made of the user's.
@@ -146,6 +153,25 @@ def check_module(module: nn.Module, small: Traced, inputs: Inputs, because: str 
                 f"the smaller module computes something else than the graph: {because}, which "
                 "changes what it computes; the graph is used instead"
             )
+    _check_training(module, small, args, kwargs)
+
+
+def _check_training(module: nn.Module, small: Traced, args: Any, kwargs: Any) -> None:
+    """Unsupported, where training reads layers that the graph has not, and these do not fit."""
+    own, in_graph = _tensors(module), _tensors(small.graph_module)
+    known = {id(tensor) for name, tensor in own.items() if f"model.{name}" in in_graph}
+    unknown = [name for name, p in module.named_parameters() if id(p) not in known]
+    if not unknown:
+        return
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            module.train()(*args, **kwargs)
+        except Exception as error:
+            raise Unsupported(
+                f"in train mode the module cannot be called with fewer channels{_line(error)} "
+                f"({type(error).__name__}: {error}): eval mode does not read {unknown[0]!r}, so "
+                "nobody knows which of its channels must go; the graph is used instead"
+            ) from error
 
 
 def _line(error: BaseException) -> str:

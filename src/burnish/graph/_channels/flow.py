@@ -9,6 +9,7 @@ each.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ from burnish.graph._edit import operator, operator_names, tensor_of
 
 Heads = Literal["whole", "width"]
 _NOT_THE_USERS = (
-    str(Path(torch.__file__).resolve().parent),
-    str(Path(__file__).resolve().parents[1]),
+    f"{Path(torch.__file__).resolve().parent}{os.sep}",  # not torchvision, which stands beside it
+    f"{Path(__file__).resolve().parents[1]}{os.sep}",
     "torch/",
 )
 
