@@ -7,7 +7,8 @@ exactly what masking it would have silenced (`graph.mask_channels`), so quality 
 or after. The result is the user's own class where its code allows that (`_module`), else a graph,
 called like the model it came from; either trains, exports and quantizes.
 
-Left out: targets in milliseconds; heads and their width at once (prune twice).
+Left out: each group by what its cut does to the outputs, and targets in milliseconds (`PruneTo`);
+heads and their width at once (prune twice).
 """
 
 from __future__ import annotations
