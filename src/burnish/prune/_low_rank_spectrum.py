@@ -15,7 +15,7 @@ millionth of W Wᵀ is added.
 Each component's size is shared evenly between the two layers, so that neither is on another scale.
 
 Left out: solving layer after layer on what the layers before really give (Zhang et al.'s
-asymmetric reconstruction), and nonlinearities.
+asymmetric reconstruction), and nonlinearities; holding one covariance at a time.
 """
 
 from __future__ import annotations
