@@ -152,7 +152,7 @@ def measure_model(model: Model, given: argparse.Namespace) -> dict[str, Any]:
                 place = Path(folder)
                 found["rows"] += raced(model, networks, precision, runtime, place, given)
                 if (precision, runtime) == ("int8", "openvino"):
-                    found["option"] = option(place / sparsest(networks).label)
+                    found["option"] = option(place / sparsest(networks).label, model)
     return found
 
 
@@ -208,20 +208,23 @@ def raced(
     return rows
 
 
-def option(folder: Path) -> dict[str, Any]:
+def option(folder: Path, model: Model) -> dict[str, Any]:
     """Whether OpenVINO's packing of sparse weights changes a kernel of an artifact in a folder."""
     (path,) = folder.glob("*.xml")
     core = openvino.Core()
     kernels = []
     for rate in (1.0, RATE):
-        settings = {"CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE": rate, "INFERENCE_NUM_THREADS": 1}
-        compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+        read = core.read_model(str(path))
+        sizes = [list(tensor[:1].shape) for tensor in model.validation[0].args]
+        read.reshape(dict(enumerate(sizes)))
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+        settings["CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE"] = rate
+        compiled = core.compile_model(read, "CPU", settings)
+        told = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
         kernels.append(
             Counter(
-                f"{info['layerType']}: {info['primitiveType']}"
-                for node in compiled.get_runtime_model().get_ops()
-                for info in [{key: str(value) for key, value in node.get_rt_info().items()}]
-                if "primitiveType" in info
+                f"{info['layerType'].astype(str)}: {info['primitiveType'].astype(str)}"
+                for info in told
             )
         )
     without, with_it = kernels

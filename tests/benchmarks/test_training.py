@@ -279,9 +279,11 @@ def test_a_handful_of_labels(load: Any) -> None:
 
 def test_only_a_whole_run_writes_a_result(load: Any) -> None:
     document = load("training.document")
-    script = document.Script("name", "What?", {"one": 3, "two": 4})
+    script = document.Script("recover_table", "What?", {"one": 3, "two": 4})
     assert script.parse([]).output == script.result
     assert script.parse(["--quick"]).output is None
     assert script.parse(["--parts", "one"]).output is None
     assert script.parse(["--parts", "two", "one"]).output == script.result
     assert len(script.digest()) == 12
+    other = document.Script("distill_table", "What?", {"one": 3})
+    assert script.digest() != other.digest()

@@ -13,7 +13,7 @@ share, so halving the interval finds it.
 Counts that are kept are rounded up to a multiple where one is asked for. No group loses its last
 channel.
 
-Left out: shares solved for a measured latency.
+Left out: shares solved for measured errors and measured times (`_target`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ exactly what masking it would have silenced (`graph.mask_channels`), so quality 
 or after. The result is the user's own class where its code allows that (`_module`), else a graph,
 called like the model it came from; either trains, exports and quantizes.
 
-Left out: targets in milliseconds; heads and their width at once (prune twice).
+Left out: each group by what its cut does to the outputs, and targets in milliseconds (`PruneTo`);
+heads and their width at once (prune twice).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from burnish.prune._importance import (
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
+from burnish.prune._settings import check_multiple, check_ratio, check_words, settle_ignore
 
 
 @dataclass(frozen=True)
@@ -76,23 +78,11 @@ class PruneChannels(OfWhatIsLeft, Rewrite):
     round_to: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise InvalidInput(
-                f"PruneChannels(ratio={self.ratio!r}): a share, from 0 up to but not including 1"
-            )
+        check_ratio(self)
         check_criterion("PruneChannels", self.criterion)
-        allowed = {"of": SHARES, "scope": SCOPES, "heads": ("whole", "width")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"PruneChannels({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
-        if not isinstance(self.round_to, int) or self.round_to < 1:
-            raise InvalidInput(f"PruneChannels(round_to={self.round_to!r}): a number from 1 up")
-        given: Any = self.ignore
-        if isinstance(given, str):
-            raise InvalidInput(f"PruneChannels(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        check_words(self, {"of": SHARES, "scope": SCOPES, "heads": ("whole", "width")})
+        check_multiple(self)
+        settle_ignore(self)
 
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Score the channels, on the goal's data where the criterion needs any, and decide.

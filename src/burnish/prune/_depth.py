@@ -39,6 +39,7 @@ from burnish.prune._distance import Reference, reference
 from burnish.prune._module import MODULE, form_of
 from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._residual import ResidualBlock, residual_blocks
+from burnish.prune._settings import check_ratio, check_words, settle_ignore
 
 OF = ("blocks", *COSTS)
 CRITERIA = ("outputs", "random")
@@ -86,19 +87,9 @@ class DropBlocks(OfWhatIsLeft, Rewrite):
     ignore: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise InvalidInput(
-                f"DropBlocks(ratio={self.ratio!r}): a share, from 0 up to but not including 1"
-            )
-        for name, values in (("of", OF), ("criterion", CRITERIA)):
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"DropBlocks({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
-        given: Any = self.ignore
-        if isinstance(given, str):
-            raise InvalidInput(f"DropBlocks(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        check_ratio(self)
+        check_words(self, {"of": OF, "criterion": CRITERIA})
+        settle_ignore(self)
 
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Drop blocks of a traced copy, one after another.

@@ -38,6 +38,7 @@ from burnish.prune._low_rank_spectrum import (
 )
 from burnish.prune._module import GRAPH, MODULE, form_of
 from burnish.prune._report import FROZEN, KEPT
+from burnish.prune._settings import check_multiple, check_ratio, check_words, settle_ignore
 
 ACTIVATION, WEIGHT = "activation", "weight"
 FACTORIZED = "factorized"
@@ -71,22 +72,10 @@ class Factorize(Rewrite):
     cost: InitVar[RankCost | None] = None
 
     def __post_init__(self, cost: RankCost | None) -> None:
-        if not 0 <= self.ratio < 1:
-            raise InvalidInput(
-                f"Factorize(ratio={self.ratio!r}): a share, from 0 up to but not including 1"
-            )
-        allowed = {"of": (*COSTS, COST), "criterion": (ACTIVATION, WEIGHT)}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"Factorize({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
-        if not isinstance(self.round_to, int) or self.round_to < 1:
-            raise InvalidInput(f"Factorize(round_to={self.round_to!r}): a number from 1 up")
-        given: Any = self.ignore
-        if isinstance(given, str):
-            raise InvalidInput(f"Factorize(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        check_ratio(self)
+        check_words(self, {"of": (*COSTS, COST), "criterion": (ACTIVATION, WEIGHT)})
+        check_multiple(self)
+        settle_ignore(self)
         if cost is not None and not callable(cost):
             raise InvalidInput(f"Factorize(cost={cost!r}): a function of a layer's name and a rank")
         if cost is not None and self.of != COST:

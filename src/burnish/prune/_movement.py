@@ -6,7 +6,7 @@ the scores. Plain stochastic gradient descent, as the paper states it:
 
     S ← S − η · ∂L/∂(W ⊙ M) ⊙ W        W ← W − η · ∂L/∂(W ⊙ M) ⊙ M
 
-The gradient of all weights together is clipped to norm 1, as in the code of their experiments: a
+The gradient of all weights together is clipped to norm 1: a
 network whose masks have just closed has gradients that no rate suits.
 
 A score rises where the step leads away from zero, masked or not, so that a weight can come back.

@@ -36,6 +36,7 @@ from burnish.goal import Inputs
 from burnish.graph import ChannelGroup, Channels, Traced, channel_groups
 from burnish.prune._channels import free_groups, ignored_groups, traced_for
 from burnish.prune._report import ONE_CHANNEL, SINGLE
+from burnish.prune._settings import check_words, settle_ignore
 
 KINDS = ("lasso", "norm")
 GROWTHS = ("constant", "linear")
@@ -76,16 +77,8 @@ class GroupPenalty:
     def __post_init__(self) -> None:
         if not (self.strength > 0 and math.isfinite(self.strength)):
             raise InvalidInput(f"GroupPenalty(strength={self.strength!r}): a finite number above 0")
-        allowed = {"kind": KINDS, "growth": GROWTHS, "heads": ("whole", "width")}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"GroupPenalty({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
-        given: Any = self.ignore
-        if isinstance(given, str):
-            raise InvalidInput(f"GroupPenalty(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        check_words(self, {"kind": KINDS, "growth": GROWTHS, "heads": ("whole", "width")})
+        settle_ignore(self)
 
     def on(self, model: nn.Module, example: Any) -> PenaltyOn:
         """The penalty on the groups of a model. Arguments and errors as of `group_penalty`."""

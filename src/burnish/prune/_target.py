@@ -40,6 +40,7 @@ from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._program import Priced, Solution, solve
 from burnish.prune._report import rows
 from burnish.prune._residual import ResidualBlock, residual_blocks
+from burnish.prune._settings import check_multiple, check_words, settle_ignore
 from burnish.prune._survey import PruningSurvey, separate, survey
 from burnish.prune._terms import priced
 
@@ -78,17 +79,9 @@ class PruneTo(Rewrite):
                 f"PruneTo(ratio={self.ratio!r}): the share of the cost that goes, between 0 and 1"
             )
         check_criterion("PruneTo", self.criterion)
-        for name, values in {"of": OF, "heads": ("whole", "width")}.items():
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"PruneTo({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
-        if not isinstance(self.round_to, int) or self.round_to < 1:
-            raise InvalidInput(f"PruneTo(round_to={self.round_to!r}): a number from 1 up")
-        given: Any = self.ignore
-        if isinstance(given, str):
-            raise InvalidInput(f"PruneTo(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        check_words(self, {"of": OF, "heads": ("whole", "width")})
+        check_multiple(self)
+        settle_ignore(self)
 
     def choose(self, model: nn.Module, goal: Goal) -> Choices:
         """Survey on the goal's calibration data, then solve.

@@ -32,6 +32,7 @@ from burnish.prune._gradients import loss_gradients, output_gradients
 from burnish.prune._mask import apply_masks, write_weights
 from burnish.prune._movement import movement
 from burnish.prune._pattern import GONE, UNSTRUCTURED, Pattern, masks_for, parse, units
+from burnish.prune._settings import check_words, settle_ignore
 from burnish.prune._sparsegpt_layers import Decided, sparsegpt_layers
 from burnish.prune._weight_layers import Weight, input_norms, weights_of
 from burnish.prune._weight_scores import (
@@ -74,11 +75,7 @@ class PruneWeights(Rewrite):
 
     def __post_init__(self) -> None:
         shape = parse(self.pattern)
-        for name, values in (("criterion", CRITERIA), ("scope", SCOPES)):
-            if getattr(self, name) not in values:
-                raise InvalidInput(
-                    f"PruneWeights({name}={getattr(self, name)!r}): one of {', '.join(values)}"
-                )
+        check_words(self, {"criterion": CRITERIA, "scope": SCOPES})
         if shape.share is None:
             if not isinstance(self.sparsity, int | float) or not 0 < self.sparsity < 1:
                 raise InvalidInput(
@@ -90,10 +87,7 @@ class PruneWeights(Rewrite):
                 f"is {shape.share:g} zeros; leave sparsity out"
             )
         self._check_together(shape)
-        given: Any = self.ignore
-        if isinstance(given, str) or not isinstance(given, Iterable):
-            raise InvalidInput(f"PruneWeights(ignore={given!r}): give a tuple, ({given!r},)")
-        object.__setattr__(self, "ignore", tuple(given))
+        settle_ignore(self)
 
     def _check_together(self, shape: Pattern) -> None:
         """InvalidInput for a setting that another has no use for."""
