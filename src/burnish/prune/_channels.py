@@ -13,7 +13,7 @@ heads and their width at once (prune twice).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,6 @@ from burnish.graph import (
     Channels,
     Traced,
     channel_groups,
-    matching,
     retrace,
     shrink_channels,
     trace,
@@ -45,7 +44,13 @@ from burnish.prune._importance import (
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._report import ONE_CHANNEL, SINGLE, rows
-from burnish.prune._settings import check_multiple, check_ratio, check_words, settle_ignore
+from burnish.prune._settings import (
+    check_multiple,
+    check_ratio,
+    check_words,
+    left_alone,
+    settle_ignore,
+)
 
 
 @dataclass(frozen=True)
@@ -170,16 +175,9 @@ def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
     return trace(model, *inputs.to_trace())
 
 
-def ignored_groups(channels: Channels, ignore: tuple[str, ...]) -> dict[str, str]:
+def ignored_groups(channels: Channels, ignore: Sequence[str]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
-    layers = [layer for group in channels for layer in group.layers]
-    named = matching(layers, ignore, "ignore")
-    return {
-        group.name: f"ignore names {entry!r}"
-        for entry in reversed(ignore)
-        for group in channels
-        if set(group.layers) & set(named[entry])
-    }
+    return left_alone({group.name: group.layers for group in channels}, ignore)
 
 
 def free_groups(channels: Channels, ignored: Mapping[str, str]) -> list[ChannelGroup]:

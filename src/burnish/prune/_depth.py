@@ -16,7 +16,7 @@ time); a block replaced by something smaller.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +29,6 @@ from burnish.graph import (
     Traced,
     channel_groups,
     finish,
-    matching,
     operator_names,
     retrace,
 )
@@ -39,7 +38,7 @@ from burnish.prune._distance import Reference, reference
 from burnish.prune._module import MODULE, form_of
 from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._residual import ResidualBlock, residual_blocks
-from burnish.prune._settings import check_ratio, check_words, settle_ignore
+from burnish.prune._settings import check_ratio, check_words, left_alone, settle_ignore
 
 OF = ("blocks", *COSTS)
 CRITERIA = ("outputs", "random")
@@ -305,17 +304,9 @@ def block_rows(
     return rows
 
 
-def ignored_blocks(blocks: Iterable[ResidualBlock], ignore: tuple[str, ...]) -> dict[str, str]:
+def ignored_blocks(blocks: Iterable[ResidualBlock], ignore: Sequence[str]) -> dict[str, str]:
     """Why a block stays at the user's wish, by its name."""
-    blocks = list(blocks)
-    names = [name for block in blocks for name in (block.name, *block.layers)]
-    named = matching(names, ignore, "ignore")
-    return {
-        block.name: f"ignore names {entry!r}"
-        for entry in reversed(ignore)
-        for block in blocks
-        if {block.name, *block.layers} & set(named[entry])
-    }
+    return left_alone({block.name: (block.name, *block.layers) for block in blocks}, ignore)
 
 
 def _state(

@@ -20,8 +20,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from burnish.graph import Traced, matching, operator, operator_names, source_line, tensor_of
+from burnish.graph import Traced, operator, operator_names, source_line, tensor_of
 from burnish.prune._cost import of_one_sample
+from burnish.prune._settings import left_alone
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 FREE = ("linear", *CONVOLUTIONS)
@@ -89,11 +90,9 @@ def layers_of(traced: Traced, ignore: Sequence[str]) -> tuple[Layer, ...]:
             bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
             reason = _placed(_reason(module, node, readers), node)
             found.append(Layer(name, node, weight, bias, _positions(node), reason))
-    named = matching([layer.name for layer in found], ignore, "ignore")
-    wish = {name: entry for entry in reversed(ignore) for name in named[entry]}
+    wish = left_alone({layer.name: (layer.name,) for layer in found}, ignore)
     return tuple(
-        replace(layer, reason=f"ignore names {wish[layer.name]!r}") if layer.name in wish else layer
-        for layer in found
+        replace(layer, reason=wish[layer.name]) if layer.name in wish else layer for layer in found
     )
 
 

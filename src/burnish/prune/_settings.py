@@ -1,14 +1,15 @@
-"""Settings that several steps of this room have, checked alike: words, shares, multiples, patterns.
+"""Settings that several steps of this room have, read alike: words, shares, multiples, patterns.
 
 Left out: what only one step asks for; it checks that itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from burnish.errors import InvalidInput
+from burnish.graph import matching
 
 
 def check_words(step: Any, allowed: Mapping[str, Sequence[str]]) -> None:
@@ -38,6 +39,24 @@ def settle_ignore(step: Any) -> None:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise InvalidInput(f"{_named(step, 'ignore', given)}: give a tuple, ({given!r},)")
     object.__setattr__(step, "ignore", tuple(given))
+
+
+def left_alone(owners: Mapping[str, Collection[str]], ignore: Sequence[str]) -> dict[str, str]:
+    """Why things are left alone at the user's wish, by their names.
+
+    Args:
+        owners: for each thing the names that an entry of `ignore` may call it by.
+        ignore: names, module paths, patterns; of several that name a thing the first is told.
+
+    Raises InvalidInput for an entry that matches nothing.
+    """
+    named = matching([name for own in owners.values() for name in own], ignore, "ignore")
+    return {
+        owner: f"ignore names {entry!r}"
+        for entry in reversed(ignore)
+        for owner, own in owners.items()
+        if set(own) & set(named[entry])
+    }
 
 
 def _named(step: Any, name: str, value: Any) -> str:

@@ -24,23 +24,21 @@ from burnish.core import Choices, Rewrite
 from burnish.errors import Infeasible, InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import (
-    Channels,
     Traced,
     channel_groups,
-    matching,
     retrace,
     shrink_channels,
 )
-from burnish.prune._channels import ignored_groups, traced_for
+from burnish.prune._channels import traced_for
 from burnish.prune._cost import COSTS, cost_of
-from burnish.prune._depth import block_rows, ignored_blocks, module_without, without_blocks
+from burnish.prune._depth import block_rows, module_without, without_blocks
 from burnish.prune._evidence import Evidence, evidence_for, evidence_from
 from burnish.prune._importance import check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._program import Priced, Solution, solve
 from burnish.prune._report import rows
-from burnish.prune._residual import ResidualBlock, residual_blocks
-from burnish.prune._settings import check_multiple, check_words, settle_ignore
+from burnish.prune._residual import residual_blocks
+from burnish.prune._settings import check_multiple, check_words, left_alone, settle_ignore
 from burnish.prune._survey import PruningSurvey, separate, survey
 from burnish.prune._terms import priced
 
@@ -120,7 +118,9 @@ class PruneTo(Rewrite):
     ) -> PruningSurvey:
         channels = channel_groups(traced, self.heads)  # type: ignore[arg-type]
         blocks = residual_blocks(traced)
-        ignored = self._ignored(channels, blocks)
+        owners: dict[str, Sequence[str]] = {group.name: group.layers for group in channels}
+        owners |= {block.name: (block.name, *block.layers) for block in blocks}
+        ignored = left_alone(owners, self.ignore)
         groups = [g for g in channels.free if g.name not in ignored and g.num_channels > 1]
         free = separate([b for b in blocks if b.name not in ignored]) if self.depth else ()
         if not groups and not free:
@@ -128,15 +128,6 @@ class PruneTo(Rewrite):
             raise NoEffect(f"no channel and no block of this model may be removed\n  {reasons}")
         scores = importance(channels, self.criterion, evidence.gradients, seed, evidence.norms)
         return survey(channels, groups, free, scores, calls, ignored, self.round_to)
-
-    def _ignored(self, channels: Channels, blocks: Sequence[ResidualBlock]) -> dict[str, str]:
-        """Why groups and blocks stay as they are at the user's wish, by name."""
-        layers = [layer for group in channels for layer in group.layers]
-        sums = [name for block in blocks for name in (block.name, *block.layers)]
-        matching([*layers, *sums], self.ignore, "ignore")
-        here = tuple(entry for entry in self.ignore if _names(layers, entry))
-        there = tuple(entry for entry in self.ignore if _names(sums, entry))
-        return ignored_groups(channels, here) | ignored_blocks(blocks, there)
 
     def solved(
         self, found: PruningSurvey, terms: Sequence[Priced] = (), limit: float | None = None
@@ -229,14 +220,6 @@ def _shrunk(traced: Traced, plan: Mapping[str, Any]) -> Traced:
 def _module(model: nn.Module, traced: Traced, plan: Mapping[str, Any]) -> nn.Module:
     narrow = shrink_module(model, _narrow(traced, plan))
     return module_without(narrow, traced, plan["dropped"]) if plan["dropped"] else narrow
-
-
-def _names(names: Sequence[str], entry: str) -> bool:
-    """Whether an entry of `ignore`, known to match something, matches one of these."""
-    try:
-        return bool(matching(names, (entry,), "ignore"))
-    except InvalidInput:
-        return False
 
 
 def prune_to(

@@ -27,12 +27,11 @@ from torch import nn
 from burnish.core import Choices, Rewrite, copied_model
 from burnish.errors import Infeasible, InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
-from burnish.graph import matching
 from burnish.prune._gradients import loss_gradients, output_gradients
 from burnish.prune._mask import apply_masks, write_weights
 from burnish.prune._movement import movement
 from burnish.prune._pattern import GONE, UNSTRUCTURED, Pattern, masks_for, parse, units
-from burnish.prune._settings import check_words, settle_ignore
+from burnish.prune._settings import check_words, left_alone, settle_ignore
 from burnish.prune._sparsegpt_layers import Decided, sparsegpt_layers
 from burnish.prune._weight_layers import Weight, input_norms, weights_of
 from burnish.prune._weight_scores import (
@@ -248,10 +247,7 @@ class PruneWeights(Rewrite):
     def _chosen(self, model: nn.Module, shape: Pattern) -> tuple[list[Weight], dict[str, str]]:
         """The weights to mask, and why others are left alone."""
         everything = weights_of(model)
-        reasons: dict[str, str] = {}
-        named = matching([weight.name for weight in everything], self.ignore, "ignore")
-        for entry, names in named.items():
-            reasons = {**dict.fromkeys(names, f"ignore names {entry!r}"), **reasons}
+        reasons = left_alone({weight.name: (weight.name,) for weight in everything}, self.ignore)
         for weight in everything:
             misfit = None if weight.bias else shape.misfit(weight.value)
             if weight.bias and not self.biases:
