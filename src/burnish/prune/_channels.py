@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from burnish.core import Choices, Rewrite
-from burnish.errors import InvalidInput, NoEffect
-from burnish.goal import Call, Goal, Inputs
+from burnish.errors import NoEffect
+from burnish.goal import Goal, Inputs
 from burnish.graph import (
     ChannelGroup,
     Channels,
@@ -30,10 +30,10 @@ from burnish.graph import (
     channel_groups,
     retrace,
     shrink_channels,
-    trace,
 )
 from burnish.prune._allocate import SCOPES, SHARES, Asked, allocate, saved_share
 from burnish.prune._evidence import evidence_for, evidence_from
+from burnish.prune._given import calls_of, check_calibration, traced_for
 from burnish.prune._gradients import Gradient
 from burnish.prune._importance import (
     FROM_LOSS,
@@ -165,16 +165,6 @@ def with_form(model: nn.Module, traced: Traced, inputs: Inputs, choices: Choices
     return Choices(dict(plan) | form, choices.tensors)
 
 
-def traced_for(model: nn.Module, inputs: Inputs) -> Traced:
-    """Trace a model with an example call. InvalidInput for a wrapper around it."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise InvalidInput(
-            f"the model is wrapped in {type(model).__name__}: give the model itself, .module, and "
-            "wrap what comes back"
-        )
-    return trace(model, *inputs.to_trace())
-
-
 def ignored_groups(channels: Channels, ignore: Sequence[str]) -> dict[str, str]:
     """Why a group is left alone at the user's wish, by its name."""
     return left_alone({group.name: group.layers for group in channels}, ignore)
@@ -223,14 +213,11 @@ def prune_channels(
     """
     step = PruneChannels(ratio, **settings)
     needs = step.criterion in WITH_CALIBRATION
-    if step.criterion not in FROM_LOSS and needs != (calibration is not None):
-        word = "needs calibration=…" if needs else "looks at no data: leave calibration out"
-        raise InvalidInput(f"prune_channels(criterion={step.criterion!r}) {word}")
+    if step.criterion not in FROM_LOSS:
+        check_calibration("prune_channels", step.criterion, needs, calibration)
     inputs = Inputs.of(example)
     traced = traced_for(model, inputs)
-    batches = (Inputs.of(batch) for batch in calibration or ())
-    calls = (Call(call.args, call.kwargs, None) for call in batches)
-    found = evidence_from("prune_channels", step.criterion, traced, calls, seed)
+    found = evidence_from("prune_channels", step.criterion, traced, calls_of(calibration), seed)
     choices = step.choose_from(traced, found.gradients, seed, found.norms)
     choices = with_form(model, traced, inputs, choices)
     return step.rewrite(model, choices)

@@ -9,8 +9,8 @@ once would drop both. What is counted is measured on calibration data, without l
 A block is skipped in the graph by reading what passes by it. In the user's own class an identity
 takes the place of a module that was such a block, where the class then says what the graph says.
 
-Left out: several blocks weighed against each other at once, and against width (`auto` does, by
-time); a block replaced by something smaller.
+Left out: several blocks weighed against each other at once, and against width (`PruneTo` does); a
+block replaced by something smaller.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from burnish.graph import (
     operator_names,
     retrace,
 )
-from burnish.prune._channels import traced_for
 from burnish.prune._cost import COSTS, cost_of
 from burnish.prune._distance import Reference, reference
-from burnish.prune._module import MODULE, form_of
+from burnish.prune._given import calls_of, traced_for
+from burnish.prune._module import GRAPH, MODULE, form_of
 from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._residual import ResidualBlock, residual_blocks
 from burnish.prune._settings import check_ratio, check_words, left_alone, settle_ignore
@@ -132,7 +132,7 @@ class DropBlocks(OfWhatIsLeft, Rewrite):
                 "dropped": [block.name for block in dropped],
                 "saved": saved.by(dropped) / saved.whole,
                 "blocks": block_rows(blocks, alone, [block.name for block in dropped], ignored),
-                "form": "graph",
+                "form": GRAPH,
                 "form because": "it was chosen for a graph",
             }
         )
@@ -355,7 +355,6 @@ def drop_blocks(
     step = DropBlocks(ratio, **settings)
     inputs = Inputs.of(example)
     traced = traced_for(model, inputs)
-    batches = (Inputs.of(batch) for batch in calibration)
-    calls = (Call(call.args, call.kwargs, None) for call in batches)
-    choices = with_form(model, traced, inputs, step.choose_from(traced, calls, seed))
+    choices = step.choose_from(traced, calls_of(calibration), seed)
+    choices = with_form(model, traced, inputs, choices)
     return step.rewrite(model, choices)

@@ -25,8 +25,8 @@ from burnish.core import Choices, Rewrite
 from burnish.errors import InvalidInput
 from burnish.goal import Call, Goal, Inputs
 from burnish.graph import Traced, retrace
-from burnish.prune._channels import traced_for
 from burnish.prune._cost import COSTS
+from burnish.prune._given import calls_of, traced_for
 from burnish.prune._low_rank_insert import factorize_graph, factorize_module, parts_of, tensors_of
 from burnish.prune._low_rank_layers import Layer, in_module, layers_of
 from burnish.prune._low_rank_ranks import COST, RankCost, Ranks, Wanted, choose_ranks
@@ -232,8 +232,5 @@ def factorize(
     """
     step = Factorize(ratio, **settings)
     inputs = Inputs.of(example)
-    calls = None
-    if calibration is not None:
-        batches = (Inputs.of(batch) for batch in calibration)
-        calls = (Call(call.args, call.kwargs, None) for call in batches)
+    calls = None if calibration is None else calls_of(calibration)
     return step.rewrite(model, step._choose(model, inputs, calls))

@@ -6,8 +6,8 @@ the scores. Plain stochastic gradient descent, as the paper states it:
 
     S ← S − η · ∂L/∂(W ⊙ M) ⊙ W        W ← W − η · ∂L/∂(W ⊙ M) ⊙ M
 
-The gradient of all weights together is clipped to norm 1: a
-network whose masks have just closed has gradients that no rate suits.
+The gradient of all weights together is clipped to norm 1: a network whose masks have just closed
+has gradients that no rate suits.
 
 A score rises where the step leads away from zero, masked or not, so that a weight can come back.
 Sparsity grows from 0 by the cubic schedule of Zhu and Gupta (2017), one batch a step, in one pass

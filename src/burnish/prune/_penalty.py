@@ -34,7 +34,8 @@ from burnish.core import settings_of
 from burnish.errors import InvalidInput, NoEffect
 from burnish.goal import Inputs
 from burnish.graph import ChannelGroup, Channels, Traced, channel_groups
-from burnish.prune._channels import free_groups, ignored_groups, traced_for
+from burnish.prune._channels import free_groups, ignored_groups
+from burnish.prune._given import traced_for
 from burnish.prune._report import ONE_CHANNEL, SINGLE
 from burnish.prune._settings import check_words, settle_ignore
 

@@ -29,10 +29,10 @@ from burnish.graph import (
     retrace,
     shrink_channels,
 )
-from burnish.prune._channels import traced_for
 from burnish.prune._cost import COSTS, cost_of
 from burnish.prune._depth import block_rows, module_without, without_blocks
 from burnish.prune._evidence import Evidence, evidence_for, evidence_from
+from burnish.prune._given import calls_of, traced_for
 from burnish.prune._importance import check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
 from burnish.prune._program import Priced, Solution, solve
@@ -85,7 +85,8 @@ class PruneTo(Rewrite):
         """Survey on the goal's calibration data, then solve.
 
         Raises:
-            InvalidInput: of="milliseconds"; no calibration data; otherwise as `choose_from`.
+            InvalidInput: of="milliseconds"; no calibration data; otherwise as `survey`.
+            NoEffect, Infeasible: as of `survey` and `solved`.
         """
         if self.of == MILLISECONDS:
             raise InvalidInput(
@@ -251,7 +252,5 @@ def prune_to(
     step = PruneTo(ratio, **settings)
     inputs = Inputs.of(example)
     traced = traced_for(model, inputs)
-    batches = [Inputs.of(batch) for batch in calibration]
-    calls = [Call(call.args, call.kwargs, None) for call in batches]
-    choices = step.solved(step.measured(traced, calls, seed))
+    choices = step.solved(step.measured(traced, list(calls_of(calibration)), seed))
     return step.rewrite(model, step.with_form(model, traced, inputs, choices))

@@ -27,6 +27,7 @@ from torch import nn
 from burnish.core import Choices, Rewrite, copied_model
 from burnish.errors import Infeasible, InvalidInput, NoEffect
 from burnish.goal import Call, Goal, Inputs
+from burnish.prune._given import calls_of, check_calibration
 from burnish.prune._gradients import loss_gradients, output_gradients
 from burnish.prune._mask import apply_masks, write_weights
 from burnish.prune._movement import movement
@@ -343,10 +344,8 @@ def prune_weights(
             "labels"
         )
     needs = step.criterion in WITH_CALIBRATION
-    if needs != (calibration is not None):
-        word = "needs calibration=…" if needs else "looks at no data: leave calibration out"
-        raise InvalidInput(f"prune_weights(criterion={step.criterion!r}) {word}")
-    batches = [Inputs.of(batch) for batch in calibration or ()]
-    calls = [Call(call.args, call.kwargs, None) for call in batches]
-    example = batches[0] if batches else None
+    check_calibration("prune_weights", step.criterion, needs, calibration)
+    batches = list(calibration or ())
+    example = Inputs.of(batches[0]) if batches else None
+    calls = list(calls_of(batches))
     return step.rewrite(model, step.choose_from(model, calls, seed, inputs=example))
