@@ -227,6 +227,12 @@ def test_what_is_refused(net: nn.Module, traced: Traced) -> None:
     goal = {tiny.name: tiny for tiny in catalogue()}["residual"].goal()
     with pytest.raises(InvalidInput, match="prune_to_latency"):
         PruneTo(of="milliseconds").choose(net, goal)
+    with pytest.raises(InvalidInput, match="prune_to_latency"):
+        prune_to(net, IMAGES, of="milliseconds", calibration=[IMAGES])
+    step = PruneTo(of="milliseconds", criterion="l1")
+    found = step.measured(traced, CALLS)
+    with pytest.raises(InvalidInput, match="prune_to_latency"):
+        step.solved(found)
 
 
 class TestContract(RewriteContract):

@@ -88,14 +88,18 @@ class PruneTo(Rewrite):
             InvalidInput: of="milliseconds"; no calibration data; otherwise as `survey`.
             NoEffect, Infeasible: as of `survey` and `solved`.
         """
+        self._check_counted()
+        traced = traced_for(model, goal.task.inputs)
+        found = self.survey(traced, goal)
+        return self.with_form(model, traced, goal.task.inputs, self.solved(found))
+
+    def _check_counted(self) -> None:
+        """InvalidInput for a cost that nobody can count."""
         if self.of == MILLISECONDS:
             raise InvalidInput(
                 "PruneTo(of='milliseconds') needs times measured in a runtime: "
                 "burnish.auto.prune_to_latency takes them"
             )
-        traced = traced_for(model, goal.task.inputs)
-        found = self.survey(traced, goal)
-        return self.with_form(model, traced, goal.task.inputs, self.solved(found))
 
     def survey(self, traced: Traced, goal: Goal) -> PruningSurvey:
         """What each width and each drop does to the outputs.
@@ -141,10 +145,12 @@ class PruneTo(Rewrite):
             limit: in the unit of `terms`; by default what `ratio` leaves.
 
         Raises:
+            InvalidInput: of="milliseconds" without tables.
             Infeasible: so much cannot be removed; `result` is the share that can.
         """
         kept = {name: widths.kept for name, widths in found.widths.items()}
         if not terms:
+            self._check_counted()
             terms = priced(found.channels, cost_of(found.channels, self.of), kept, found.blocks)
         whole = sum(float(term.table[(0,) * len(term.units)]) for term in terms)
         if limit is None:
@@ -250,6 +256,7 @@ def prune_to(
         Unsupported: the model cannot be exported.
     """
     step = PruneTo(ratio, **settings)
+    step._check_counted()
     inputs = Inputs.of(example)
     traced = traced_for(model, inputs)
     choices = step.solved(step.measured(traced, list(calls_of(calibration)), seed))
