@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -187,12 +188,12 @@ def test_a_cost_may_be_handed_in(traced: Traced) -> None:
     step = PruneTo(0.5, of="milliseconds")
     found = step.measured(traced, CALLS)
     terms = [Priced((), np.array(1.0)), Priced((), np.array(3.0), "blocks.1:add")]
-    choices = step.solved(found, terms, limit=2.0)
+    choices = step.solved(found, terms)
     assert choices.plan["dropped"] == ["blocks.1:add"]
     assert choices.plan["removed"] == {}
     assert choices.plan["saved"] == pytest.approx(0.75)
     with pytest.raises(Infeasible) as caught:
-        step.solved(found, terms, limit=0.5)
+        replace(step, ratio=0.875).solved(found, terms)
     assert caught.value.result == pytest.approx(0.75)
 
 

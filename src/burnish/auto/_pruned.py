@@ -180,7 +180,7 @@ class _Search:
         for variant in drawn:
             share = race.ratio(variant.label, _ORIGINAL).value
             self.networks.append(shop.network(variant, share * self.original_seconds))
-        self.model: WidthModel = fit(self.networks)
+        self._learn()
         shop.narrator.say(
             f"  {len(drawn)} variants: times are told to {self.model.spread:.1%} in the median; "
             f"the runtime computes channels by {self.model.block}"
@@ -206,9 +206,12 @@ class _Search:
             chosen.append((f"drawn {number + 1}", levels, dropped))
         return chosen
 
-    def terms(self) -> list[Priced]:
-        """The model's times as tables over widths, in seconds."""
-        model = self.model
+    def _learn(self) -> None:
+        """The model of all that was measured, and its times as tables over widths, in seconds."""
+        self.model: WidthModel = fit(self.networks)
+        self.terms = self._tables(self.model)
+
+    def _tables(self, model: WidthModel) -> list[Priced]:
         rest: Any = np.full((), model.rest)
         priced = [Priced((), rest)]
         for item in self.shop.operators:
@@ -229,11 +232,11 @@ class _Search:
         shop = self.shop
         wanted, aim = 1 / speedup, 1 / speedup
         step = dataclasses.replace(shop.step, ratio=1 - wanted)
-        notes = self._alone(step, wanted)
+        notes = self._alone(step)
         attempts: list[Attempt] = []
         best: tuple[float, Any, Ratio] | None = None
         for number in range(1, ROUNDS + 1):
-            choices = self._solved(step, aim)
+            choices = self._solved(dataclasses.replace(step, ratio=1 - aim))
             plan = choices.plan
             variant = shop.make(f"solved {number}", plan["removed"], plan["dropped"])
             race = shop.race([self.original, variant], FINAL_SECONDS)
@@ -252,9 +255,11 @@ class _Search:
             if off <= CLOSE:
                 break
             self.networks.append(seen)
-            self.model = fit(self.networks)
+            self._learn()
             # What the model still tells wrongly here is taken off the next limit.
             aim *= wanted / ratio.value
+            if aim >= 1:  # nothing would go: it is much faster than asked for already
+                break
         assert best is not None
         _, choices, ratio = best
         choices = step.with_form(model, shop.traced, shop.goal.task.inputs, choices)
@@ -270,32 +275,28 @@ class _Search:
             notes,
         )
 
-    def _solved(self, step: PruneTo, aim: float) -> Any:
-        terms = self.terms()
-        whole = sum(float(term.table[(0,) * len(term.units)]) for term in terms)
+    def _solved(self, step: PruneTo) -> Any:
         try:
-            return step.solved(self.found, terms, aim * whole)
+            return step.solved(self.found, self.terms)
         except Infeasible as error:
             fastest = 1 / (1 - error.result)  # type: ignore[operator]
             raise Infeasible(
-                f"{1 / aim:.2f} times as fast cannot be reached: with all groups as narrow, and "
-                f"all blocks gone, as may be, {fastest:.2f} times is foreseen",
+                f"{1 / (1 - step.ratio):.2f} times as fast cannot be reached: with all groups as "
+                f"narrow, and all blocks gone, as may be, {fastest:.2f} times is foreseen",
                 result=fastest,
             ) from None
 
-    def _alone(self, step: PruneTo, wanted: float) -> tuple[str, ...]:
+    def _alone(self, step: PruneTo) -> tuple[str, ...]:
         """What width alone and depth alone come to, as the model foresees it."""
         notes = []
         narrow = dataclasses.replace(self.found, drops={}, blocks=())
         shallow = dataclasses.replace(self.found, widths={})
-        terms = self.terms()
-        whole = sum(float(term.table[(0,) * len(term.units)]) for term in terms)
         for what, found in (("width", narrow), ("depth", shallow)):
             if not found.widths and not found.drops:
                 notes.append(f"{what} alone: there is nothing to remove")
                 continue
             try:
-                plan = step.solved(found, _without(terms, found), wanted * whole).plan
+                plan = step.solved(found, _without(self.terms, found)).plan
                 notes.append(f"{what} alone would move the outputs by {plan['error']:.3g}")
             except Infeasible as error:
                 fastest = 1 / (1 - error.result)  # type: ignore[operator]

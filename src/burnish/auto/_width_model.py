@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,9 +57,7 @@ class WidthModel:
     def operator(self, family: Hashable, widths: Sequence[float]) -> float:
         """What an operator adds to the whole; 0 for a family that was never seen to take time."""
         found = self.families.get(family)
-        if found is None:
-            return 0.0
-        return self.scale * float(_features(widths, self.block) @ np.array(found)) + self.step
+        return 0.0 if found is None else self.scale * _told(found, widths, self.block) + self.step
 
     def whole(self, operators: Sequence[Seen]) -> float:
         """What a network of these operators takes."""
@@ -84,16 +82,18 @@ def fit(networks: Sequence[Network]) -> WidthModel:
     assert best is not None
     _, block, families = best
     sums = [
-        sum(
-            float(_features(item.widths, block) @ np.array(families[item.family]))
-            for item in network.operators
-        )
+        sum(_told(families[item.family], item.widths, block) for item in network.operators)
         for network in networks
     ]
     scale, step, rest = _wholes(sums, networks)
     model = WidthModel(block, families, scale, step, rest, math.nan)
     errors = [abs(model.whole(n.operators) / n.seconds - 1) for n in networks]
-    return WidthModel(block, families, scale, step, rest, float(np.median(errors)))
+    return replace(model, spread=float(np.median(errors)))
+
+
+def _told(coefficients: Sequence[float], widths: Sequence[float], block: int) -> float:
+    """What an operator of a family takes by its own counter, in seconds."""
+    return float(_features(widths, block) @ np.array(coefficients))
 
 
 def _features(widths: Sequence[float], block: int) -> Array:

@@ -134,15 +134,12 @@ class PruneTo(Rewrite):
         scores = importance(channels, self.criterion, evidence.gradients, seed, evidence.norms)
         return survey(channels, groups, free, scores, calls, ignored, self.round_to)
 
-    def solved(
-        self, found: PruningSurvey, terms: Sequence[Priced] = (), limit: float | None = None
-    ) -> Choices:
-        """The least error under the limit.
+    def solved(self, found: PruningSurvey, terms: Sequence[Priced] = ()) -> Choices:
+        """The least error whose cost is what `ratio` leaves.
 
         Args:
             found: the survey.
             terms: the cost's tables; by default those of `of`.
-            limit: in the unit of `terms`; by default what `ratio` leaves.
 
         Raises:
             InvalidInput: of="milliseconds" without tables.
@@ -153,11 +150,9 @@ class PruneTo(Rewrite):
             self._check_counted()
             terms = priced(found.channels, cost_of(found.channels, self.of), kept, found.blocks)
         whole = sum(float(term.table[(0,) * len(term.units)]) for term in terms)
-        if limit is None:
-            limit = (1 - self.ratio) * whole
         errors = {name: widths.errors for name, widths in found.widths.items()}
         try:
-            best = solve(errors, found.drops, terms, limit)
+            best = solve(errors, found.drops, terms, (1 - self.ratio) * whole)
         except Infeasible as error:
             assert isinstance(error.result, Solution)
             share = 1 - error.result.cost / whole
