@@ -36,7 +36,7 @@ from burnish.errors import InvalidInput, NoEffect, Unsupported
 from burnish.goal import Goal
 from burnish.prune import DropBlocks, PruneChannels, PruneWeights
 from burnish.recipe import replay
-from burnish.train import Train, load_state
+from burnish.train import Train, changed_state, load_state
 
 _REMOVING: tuple[type[Rewrite], ...] = (DropBlocks, PruneChannels, PruneWeights)
 _TRAINING: tuple[type[Rewrite], ...] = (Distill, Recover, Train, TrainSparse)
@@ -154,15 +154,9 @@ def _known() -> Mapping[str, Callable[..., Rewrite]]:
 
 def _earlier(model: nn.Module, early: nn.Module) -> dict[str, torch.Tensor]:
     """Entries of the early state that differ from the model's. NoEffect where none does."""
-    now, then = model.state_dict(), early.state_dict()
-    assert {name: tensor.shape for name, tensor in now.items()} == {
-        name: tensor.shape for name, tensor in then.items()
-    }
-    changed = {
-        name: tensor.detach().cpu()
-        for name, tensor in then.items()
-        if not torch.equal(tensor, now[name])
-    }
-    if not changed:
-        raise NoEffect("Rewind: no weight differs from what it was then: nothing was trained since")
-    return changed
+    try:
+        return changed_state(model, early)
+    except NoEffect:
+        raise NoEffect(
+            "Rewind: no weight differs from what it was then: nothing was trained since"
+        ) from None
