@@ -12,6 +12,7 @@ Song, Mi and Wang, 2023); here by arrays of ids and one run of connected compone
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,16 +138,15 @@ def channel_groups(traced: Traced, heads: Heads = "whole") -> Channels:
         raise InvalidInput(f"heads={heads!r}: attention can lose 'whole' heads or 'width' of each")
     flow, settled = propagate(traced.graph_module, heads)
     held = _held(flow)
-    classes, signatures = _signatures(held, settled)
     groups: list[ChannelGroup] = []
     found: dict[str, Ids] = {}
     used: Counter[str] = Counter()
-    alike = _alike(classes, signatures, settled)
+    alike = _alike(held, settled)
     for members, places in zip(alike, _members(held, settled, alike), strict=True):
-        makers = settled.makers[int(members[0])]
+        makers = settled.makers[settled.made[members[0]]]
         used[makers[0]] += 1
         name = makers[0] if used[makers[0]] == 1 else f"{makers[0]} ({used[makers[0]]})"
-        reason = settled.frozen.get(int(members[0]))
+        reason = settled.reasons[settled.kept[members[0]]]
         groups.append(ChannelGroup(name, makers, places, reason))
         found[name] = members
     return Channels(traced, tuple(groups), flow, settled, found)
@@ -161,48 +161,59 @@ def _held(flow: Flow) -> dict[str, Value]:
     return {name: value for name, value in values.items() if isinstance(value, tuple)}
 
 
-def _signatures(held: dict[str, Value], settled: Settled) -> tuple[Ids, Ids]:
-    """The classes with a maker, and a number for each that says on which axes it lies, how often.
+def _alike(held: dict[str, Value], settled: Settled) -> list[Ids]:
+    """The classes with a maker that lie on the same axes, as often, and stay for the same reason.
 
-    The number is a sum of random ones: two classes that differ have the same by a chance of 2^-64.
+    Groups come in the order of their first classes.
     """
-    num = int(settled.class_of.max()) + 1 if len(settled.class_of) else 0
-    sums = np.zeros(num, np.int64)
+    classes = np.flatnonzero(settled.made)
+    signatures = _signatures(held, settled)[classes]
+    order = np.argsort(signatures, kind="stable")
+    starts = np.flatnonzero(np.diff(signatures[order])) + 1
+    groups = np.split(classes[order], starts) if len(classes) else []
+    return sorted(groups, key=lambda members: int(members[0]))
+
+
+def _signatures(held: dict[str, Value], settled: Settled) -> Ids:
+    """A number for each class: on which axes it lies, how often, and why it must stay.
+
+    It is a sum of random ones: two classes that differ have the same by a chance of 2^-64.
+    """
     draw = np.random.default_rng(0)
-    for value in held.values():
-        for axis in value:
-            salt = draw.integers(-(2**62), 2**62)
-            if is_ids(axis):
-                sums += salt * np.bincount(settled.class_of[axis], minlength=num)
-    classes = np.array(sorted(settled.makers), np.int64)
-    return classes, sums[classes]
 
+    def salts(num: int) -> Ids:
+        return draw.integers(-(2**62), 2**62, num)
 
-def _alike(classes: Ids, signatures: Ids, settled: Settled) -> list[Ids]:
-    """Classes with one signature and one reason, groups in the order of their makers."""
-    together: dict[tuple[int, str | None], list[int]] = {}
-    for index, signature in zip(classes.tolist(), signatures.tolist(), strict=True):
-        together.setdefault((signature, settled.frozen.get(index)), []).append(index)
-    return [np.array(members, np.int64) for members in together.values()]
+    sums = salts(len(settled.reasons))[settled.kept]
+    axes = [settled.class_of[axis] for value in held.values() for axis in value if is_ids(axis)]
+    if axes:
+        sizes = [len(axis) for axis in axes]
+        np.add.at(sums, np.concatenate(axes), np.repeat(salts(len(axes)), sizes))
+    return sums
 
 
 def _members(
     held: dict[str, Value], settled: Settled, groups: Sequence[Ids]
 ) -> list[tuple[Member, ...]]:
     """Where the channels of each group lie, tensor by tensor."""
-    num = int(settled.class_of.max()) + 1 if len(settled.class_of) else 0
-    home, place = np.full(num, -1, np.int64), np.zeros(num, np.int64)
+    num = len(settled.made)
+    home, rank = np.full(num, -1, np.int64), np.full(num, -1, np.int64)
+    start = 0
     for index, members in enumerate(groups):
-        home[members], place[members] = index, np.arange(len(members))
+        home[members], rank[members] = index, np.arange(start, start + len(members))
+        start += len(members)
     found: list[list[Member]] = [[] for _ in groups]
     for name, value in held.items():
         for axis, ids in enumerate(value):
             if not is_ids(ids):
                 continue
             classes = settled.class_of[ids]
-            homes = home[classes]
-            for index in np.unique(homes[homes >= 0]).tolist():
-                positions = np.flatnonzero(homes == index)
-                order = positions[np.argsort(place[classes[positions]], kind="stable")]
-                found[index].append(Member(name, axis, order.reshape(len(groups[index]), -1)))
+            order = np.argsort(rank[classes], kind="stable")  # group after group, in their order
+            homes = home[classes[order]]
+            bounds = (0, *(np.flatnonzero(np.diff(homes)) + 1).tolist(), len(homes))
+            for first, end in itertools.pairwise(bounds):
+                index = int(homes[first])
+                if index >= 0:
+                    positions = order[first:end].reshape(len(groups[index]), -1)
+                    found[index].append(Member(name, axis, positions))
     return [tuple(members) for members in found]

@@ -18,16 +18,23 @@ from burnish.graph._channels.axis import Axis, Ids, Opaque, Tiled, ids_of
 
 @dataclass(frozen=True, eq=False)
 class Settled:
-    """Every id's class; the layers that make a class, in order; why it must stay, if it must."""
+    """Every id's class; by class the layers that make it, and why it must stay.
+
+    `makers` and `reasons` hold each answer once, `made` and `kept` [classes] which of them is a
+    class's; 0 is that nothing makes it, and that it may go.
+    """
 
     class_of: Ids
-    makers: dict[int, tuple[str, ...]]
-    frozen: dict[int, str]
+    made: Ids
+    makers: tuple[tuple[str, ...], ...]
+    kept: Ids
+    reasons: tuple[str | None, ...]
 
     def free(self, ids: Ids) -> list[int]:
         """The different classes of `ids` that may be removed."""
-        classes = np.unique(self.class_of[ids]).tolist()
-        return [c for c in classes if c in self.makers and c not in self.frozen]
+        classes = np.unique(self.class_of[ids])
+        found: list[int] = classes[(self.made[classes] > 0) & (self.kept[classes] == 0)].tolist()
+        return found
 
 
 class Ledger:
@@ -64,7 +71,7 @@ class Ledger:
         """These must stay."""
         ids = ids_of(axis)
         if ids.size:
-            self._frozen.append((np.unique(ids), reason))
+            self._frozen.append((ids, reason))
 
     def couple(self, one: Axis, other: Axis) -> Axis:
         """Two axes that meet position by position; gives the one that has channels.
@@ -92,14 +99,33 @@ class Ledger:
         one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
         size = self._count
         graph = coo_matrix((np.ones(len(one), np.int8), (one, other)), shape=(size, size))
-        _, labels = connected_components(graph, directed=False)
+        num, labels = connected_components(graph, directed=False)
         class_of = labels.astype(np.int64)
-        makers: dict[int, tuple[str, ...]] = {}
+        made, makers = self._makers(class_of, num)
+        kept, reasons = self._reasons(class_of, num)
+        return Settled(class_of, made, makers, kept, reasons)
+
+    def _makers(self, class_of: Ids, num: int) -> tuple[Ids, tuple[tuple[str, ...], ...]]:
+        numbers: dict[tuple[str, ...], int] = {(): 0}
+        makers: list[tuple[str, ...]] = [()]
+        made = np.zeros(num, np.int64)
         for ids, layer in self._made:
-            for index in np.unique(class_of[ids]).tolist():
-                makers[index] = (*makers.get(index, ()), layer)
-        frozen: dict[int, str] = {}
+            classes = class_of[ids]
+            before = made[classes]
+            # Nearly always one layer after the same others, for all the channels of an axis.
+            for number in set(before.tolist()):
+                together = (*makers[number], layer)
+                after = numbers.setdefault(together, len(makers))
+                if after == len(makers):
+                    makers.append(together)
+                made[classes[before == number]] = after
+        return made, tuple(makers)
+
+    def _reasons(self, class_of: Ids, num: int) -> tuple[Ids, tuple[str | None, ...]]:
+        numbers: dict[str | None, int] = {None: 0}
+        kept = np.zeros(num, np.int64)
         for ids, reason in self._frozen:
-            for index in np.unique(class_of[ids]).tolist():
-                frozen.setdefault(index, reason)
-        return Settled(class_of, makers, frozen)
+            classes = class_of[ids]
+            # The first reason is the one that is told.
+            kept[classes[kept[classes] == 0]] = numbers.setdefault(reason, len(numbers))
+        return kept, tuple(numbers)
