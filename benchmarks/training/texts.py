@@ -8,7 +8,6 @@ others on the texts that have one.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,24 +16,20 @@ from typing import Any
 
 import torch
 from models import minilm
-from models.wordpiece import WordPiece
-from torch.nn import functional as F
 
-from burnish import Inputs, Task
+from burnish import Task
 from burnish.distill import KD, distill, make_student
-from burnish.metrics import top1
 from burnish.train import fit
-from training import scores
+from training import banking, scores
+from training.banking import Texts
 from training.claims import better
 from training.document import Part
-from training.shuffled import Batch, Shuffled
 from training.watching import watch
 
 LAYERS = [0, 2, 4]
 FEW = 5  # labels of each class, where there are a handful
 NO_LABEL = -100  # what `distill` takes for it
-STEP = 8  # lengths are padded to multiples of
-BATCH, TEST_BATCH = 32, 64
+BATCH = 32
 EPOCHS, SEED = 4, 0
 TRAINING: Mapping[str, Any] = {
     "learning_rate": 1e-4,
@@ -60,31 +55,6 @@ ROWS: Mapping[str, Row] = {
     "5 labels a class alone": Row(FEW, False),
     "5 labels a class and teacher": Row(FEW, True, "5 labels a class alone"),
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """Token ids and mask, int64 [n, 64] each, and classes, int64 [n]."""
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    labels: torch.Tensor
-
-    @property
-    def lengths(self) -> torch.Tensor:
-        """Tokens that are none of padding, [n]."""
-        return self.mask.sum(1)
-
-    def of(self, indices: torch.Tensor) -> Texts:
-        """Some of them, padded no further than the longest needs."""
-        length = min(STEP * -(-int(self.lengths[indices].max()) // STEP), minilm.LENGTH)
-        return Texts(self.ids[indices, :length], self.mask[indices, :length], self.labels[indices])
-
-    def few(self) -> torch.Tensor:
-        """The first FEW of each class, as indices in order."""
-        order = self.labels.argsort(stable=True)
-        of_class = order.split(self.labels.bincount().tolist())
-        return torch.cat([members[:FEW] for members in of_class]).sort().values
 
 
 def texts(part: Part) -> None:
@@ -125,17 +95,8 @@ class _Bench:
         self.part, self.epochs = part, 1 if part.quick else EPOCHS
         minilm.load(part.sources)  # trains the teacher's head where the cache has none
         self.teacher = minilm.network(part.sources)
-        folder = part.sources.find("banking77")
-        classes = json.loads((folder / "categories.json").read_text(encoding="utf-8"))
-        words = WordPiece(minilm.package(part.sources.cache) / "vocab.txt")
-        found = []
-        for split, num in (("train", 16 * BATCH), ("test", 256)):
-            read, labels = minilm.read(folder / f"{split}.csv", classes)
-            order = torch.randperm(len(read), generator=torch.Generator().manual_seed(SEED))
-            order = order[:num] if part.quick else order
-            ids, mask = words.encode([read[index] for index in order.tolist()], minilm.LENGTH)
-            found.append(Texts(ids, mask, labels[order]))
-        self.train_texts, self.test_texts = found
+        cut = (16 * BATCH, 256) if part.quick else (None, None)
+        self.train_texts, self.test_texts = banking.load(part.sources, SEED, *cut)
 
     def train(self, row: Row) -> dict[str, Any]:
         """A row's student: its answers, and what it was trained on."""
@@ -169,7 +130,7 @@ class _Bench:
     def _task(self, row: Row) -> tuple[Task, int, int]:
         """A row's task, how many texts it trains on, and for how many epochs."""
         given, epochs = self.train_texts, self.epochs
-        few = given.few()
+        few = given.few(FEW)
         if row.labels == FEW and row.taught:
             known = torch.full_like(given.labels, NO_LABEL)
             known[few] = given.labels[few]
@@ -177,21 +138,5 @@ class _Bench:
         elif row.labels == FEW:
             epochs *= (len(given.labels) // BATCH) // (len(few) // BATCH)
             given = Texts(given.ids[few], given.mask[few], given.labels[few])
-
-        def take(indices: torch.Tensor, _: torch.Generator) -> Batch:
-            batch = given.of(indices)
-            inputs = (batch.ids, batch.mask)
-            return inputs if row.labels == 0 else (*inputs, batch.labels)
-
-        order = self.test_texts.lengths.argsort(stable=True)
-        asked = [self.test_texts.of(indices) for indices in order.split(TEST_BATCH)]
-        axis = {1: "length"}
-        example = Inputs((given.ids[:2], given.mask[:2]), dynamic={"0": axis, "1": axis})
-        task = Task(
-            inputs=example,
-            metric=top1,
-            train=Shuffled(len(given.labels), BATCH, SEED, take, given.lengths),
-            validation=[(batch.ids, batch.mask, batch.labels) for batch in asked],
-            loss=None if row.labels == 0 else F.cross_entropy,
-        )
+        task = banking.task(given, self.test_texts, SEED, BATCH, labelled=row.labels != 0)
         return task, len(given.labels), epochs
