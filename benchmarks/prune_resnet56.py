@@ -48,20 +48,13 @@ from burnish.train import fit, reestimate_batch_norm  # noqa: E402
 SCRIPT = Script(
     "prune_resnet56",
     "ResNet-56 pruned by half and more: ours, torch-pruning's and chance, trained alike.",
-    {"2.0x": 20, "2.57x": 20},
+    {"2.0x": 25, "2.57x": 20},
     rooms=("burnish/graph", "burnish/prune"),
 )
 PEER = ROOT / "benchmarks" / "peers" / "torch_pruning_resnet56.py"
 WEIGHTS = "resnet56-cifar10-jpeg.safetensors"
 NUM_CALIBRATION, NUM_STATISTICS = 256, 2048  # images
-EPOCHS, SEED = 3, 0
-TRAINING: Mapping[str, Any] = {
-    "learning_rate": 0.02,
-    "optimizer": "sgd",
-    "schedule": "one_cycle",
-    "weight_decay": 5e-4,
-    "precision": "bfloat16",
-}
+SEED = 0
 OURS, PEERS, CHANCE = "burnish PruneTo", "torch-pruning", "random channels"
 
 
@@ -79,8 +72,8 @@ def compare(part: Part) -> None:
         found = scores.compared([answered[other]], [answered[OURS]])
         part.claims.append(better(f"{part.name}: {OURS} is better than {other}", found))
     part.settings |= {
-        **TRAINING,
-        "epochs": EPOCHS,
+        **cifar.FINE_TUNING,
+        "epochs": cifar.FINE_TUNING_EPOCHS,
         "batch": cifar.BATCH,
         "calibration images": NUM_CALIBRATION,
         "images": [len(bench.images.train.labels), len(bench.images.test.labels)],
@@ -140,7 +133,12 @@ class _Bench:
             tensors = {name: tensor.contiguous() for name, tensor in state.items()}
             save_file(tensors, self.part.folder / f"{label.replace(' ', '-')}.safetensors")
             network = fit(
-                network, self.task(), epochs=EPOCHS, seed=SEED, watch=watch, **TRAINING
+                network,
+                self.task(),
+                epochs=cifar.FINE_TUNING_EPOCHS,
+                seed=SEED,
+                watch=watch,
+                **cifar.FINE_TUNING,
             ).model
         answered = scores.answers(network, self.task(), watch)
         return {**found, "answered": answered, "took": time.perf_counter() - start}

@@ -8,6 +8,7 @@ four black pixels around, a cut of 32 × 32 from anywhere, every second image tu
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,15 @@ KEPT = "cifar10-jpeg.safetensors"
 PADDING, SIDE = 4, 32
 BATCH, TEST_BATCH = 128, 250
 NETWORKS = {"resnet20": ResNet20, "resnet56": ResNet56}
+# What a network that lost some of its channels or blocks is trained by.
+FINE_TUNING_EPOCHS = 3
+FINE_TUNING: Mapping[str, Any] = {
+    "learning_rate": 0.02,
+    "optimizer": "sgd",
+    "schedule": "one_cycle",
+    "weight_decay": 5e-4,
+    "precision": "float32",
+}
 
 
 @dataclass(frozen=True, eq=False)
