@@ -134,6 +134,7 @@ def test_the_class_stays_where_the_block_is_a_module(net: nn.Module) -> None:
     small: Any = drop_blocks(net, IMAGES, 0.5, calibration=[IMAGES], ignore=("blocks.2",))
     assert type(small) is Net
     assert sum(isinstance(block, nn.Identity) for block in small.blocks) == 2
+    assert not [name for name, module in small.named_modules() if module.training]
     assert small(IMAGES).shape == (8, 3)
 
 

@@ -200,7 +200,8 @@ def module_without(model: nn.Module, traced: Traced, names: Collection[str]) -> 
     copied = copied_model(model)
     for path in outermost:
         owner, _, leaf = path.rpartition(".")
-        setattr(copied.get_submodule(owner), leaf, nn.Identity())
+        mode = copied.get_submodule(path).training
+        setattr(copied.get_submodule(owner), leaf, nn.Identity().train(mode))
     return copied
 
 

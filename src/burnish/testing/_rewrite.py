@@ -76,6 +76,15 @@ class RewriteContract(StepContract):
         )
         self._same_as_applied(tiny, tried, self.candidate(tiny), again)
 
+    def test_stays_in_eval_mode(self, tiny: Tiny) -> None:
+        """A model that was asked for in eval mode is in eval mode, all that is new in it too."""
+        tried = effective(type(self), tiny)
+        model = tried.result.model
+        # A graph has one mode, whatever the modules say that hold its tensors.
+        modules = [("", model)] if isinstance(model, Traced) else model.named_modules()
+        training = [name for name, module in modules if module.training]
+        assert not training, f"{training[:4]} of a model in eval mode are in train mode"
+
     def test_plan_names_what_is_there(self, tiny: Tiny) -> None:
         """Every name in the plan is a module or an operator of the model."""
         tried = effective(type(self), tiny)
