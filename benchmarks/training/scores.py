@@ -6,14 +6,13 @@ is over samples (or over groups of them); how much the seeds themselves differ i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from models.model import Watch
 from numpy.typing import ArrayLike, NDArray
-from torch import nn
 
 from burnish import Task
 from burnish.metrics import Verdict, verdict
@@ -22,7 +21,7 @@ from burnish.train import evaluate
 CONFIDENCE = 0.95
 
 
-def answers(network: nn.Module, task: Task, watch: Watch | None = None) -> str:
+def answers(network: Callable[..., Any], task: Task, watch: Watch | None = None) -> str:
     """A network's answers to the validation data: "1" where it is right, else "0"."""
     scores = evaluate(network, task, "validation", watch=watch)
     assert scores.values is not None
