@@ -30,7 +30,7 @@ from training.shuffled import Batch, Shuffled
 from training.watching import watch
 
 SEED = 0
-NUM_IMAGES, NUM_PHOTOS, NUM_TEXTS = 512, 64, 64  # that calibrate
+NUM_IMAGES, NUM_PHOTOS, NUM_TEXTS = 512, 32, 64  # that calibrate
 CALIBRATION_BATCH = 16
 PHOTO_BATCH, TEXT_BATCH = 32, 32
 SHIFT = 16  # pixels, at most, in each direction

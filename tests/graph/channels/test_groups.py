@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from burnish.errors import InvalidInput
 from burnish.graph import Channels, channel_groups, shrink_channels, tensor_of, trace
@@ -67,6 +68,13 @@ def _sorted(m: Any, x: torch.Tensor) -> Any:
     return m.two(torch.sort(m.one(x))[0])
 
 
+def _folded(m: Any, x: torch.Tensor) -> Any:
+    x = m.one(x)
+    n, c, h, w = x.shape
+    kernel = torch.ones(n * c, 1, 1, 1)
+    return m.two(F.conv2d(x.reshape(1, n * c, h, w), kernel, groups=n * c).reshape(n, c, h, w))
+
+
 FROZEN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "output": (lambda: nn.Conv2d(3, 4, 1), (2, 3, 5, 5), "output of the model"),
     "softmax over channels": (
@@ -88,6 +96,11 @@ FROZEN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
         lambda: Around(lambda m, x: m.two(m.one(x) + x), one=nn.Linear(3, 3), two=nn.Linear(3, 2)),
         (2, 3),
         "it is the input",
+    ),
+    "batch folded into channels": (
+        lambda: Around(_folded, one=nn.Conv2d(3, 4, 1), two=nn.Conv2d(4, 2, 1)),
+        (2, 3, 5, 5),
+        "the batch is folded into channels: the groups of conv2d (",
     ),
     "a single channel": (
         lambda: nn.Sequential(nn.Conv2d(3, 1, 1), nn.Conv2d(1, 4, 1), nn.Flatten()),

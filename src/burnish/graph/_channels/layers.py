@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import fx
 
 from burnish.graph._channels.axis import ONE, Axis, Opaque, Value, is_ids
-from burnish.graph._channels.flow import Flow, argument, stretched
+from burnish.graph._channels.flow import Flow, argument, opaque, stretched, tensors_in
 
 
 def linear(flow: Flow, node: fx.Node) -> Value:
@@ -39,7 +39,9 @@ def _bias(flow: Flow, node: fx.Node, outputs: Axis) -> None:
 def convolution(flow: Flow, node: fx.Node) -> Value:
     """x [samples, in, ...], weight [out, in/groups, ...]; samples may be missing."""
     x, weight = flow.of(node.args[0]), flow.weight(argument(node, "weight"), inputs=1, outputs=0)
-    groups = int(argument(node, "groups"))
+    groups = argument(node, "groups")
+    if not isinstance(groups, int):
+        return _counted(flow, node)
     channel = len(x) - len(weight) + 1
     outputs = weight[0]
     flow.close(x[channel + 1 :], f"a window slides over it at {flow.place(node)}")
@@ -55,7 +57,9 @@ def convolution(flow: Flow, node: fx.Node) -> Value:
 def transposed(flow: Flow, node: fx.Node) -> Value:
     """x [samples, in, ...], weight [in, out/groups, ...]; samples may be missing."""
     x, weight = flow.of(node.args[0]), flow.weight(argument(node, "weight"), inputs=0, outputs=1)
-    groups = int(argument(node, "groups"))
+    groups = argument(node, "groups")
+    if not isinstance(groups, int):
+        return _counted(flow, node)
     channel = len(x) - len(weight) + 1
     flow.close(x[channel + 1 :], f"a window slides over it at {flow.place(node)}")
     inputs = flow.couple(x[channel], weight[0])
@@ -68,6 +72,14 @@ def transposed(flow: Flow, node: fx.Node) -> Value:
     flow.make(node, outputs)
     _bias(flow, node, outputs)
     return (*x[:channel], outputs, *_windows(flow, node, x, channel))
+
+
+def _counted(flow: Flow, node: fx.Node) -> Value:
+    """As many groups as a dynamic size says, as where the batch is folded into the channels."""
+    reason = f"the batch is folded into channels: the groups of {flow.place(node)} are not fixed"
+    for tensor in tensors_in(node):
+        flow.close(flow.of(tensor), reason)
+    return opaque(node, reason)
 
 
 def _windows(flow: Flow, node: fx.Node, x: Value, channel: int) -> list[Axis]:

@@ -96,12 +96,18 @@ def _value(node: fx.Node, known: dict[fx.Node, float | None]) -> float | None:
         return None
     args, kwargs = fx.map_arg(
         (node.args, dict(node.kwargs)),
-        lambda n: torch.tensor(known[n], dtype=torch.float64) if n in known else n,
+        lambda n: torch.tensor(known[n], dtype=_exact(n)) if n in known else n,
     )
     if any(isinstance(arg, fx.Node) for arg in (*args, *kwargs.values())):
         return None
     value = float(node.target(*args, **kwargs))  # type: ignore[operator]
     return value if math.isfinite(value) else None
+
+
+def _exact(node: fx.Node) -> torch.dtype:
+    """The type to compute a constant of a tensor in: its own where that is no floating one."""
+    own: torch.dtype = node.meta["val"].dtype
+    return torch.float64 if own.is_floating_point else own
 
 
 def _viewed(flow: Flow, found: dict[fx.Node, Any], node: fx.Node, labels: Value) -> Held:
