@@ -14,7 +14,6 @@ Weights are drawn, not trained: they do not decide what an operator costs.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -37,6 +36,7 @@ from efficientnet_lite0 import pretrained  # noqa: E402
 from networks.gru import WindowClassifier  # noqa: E402
 from networks.minilm import Classifier  # noqa: E402
 from networks.resnet20 import ResNet20  # noqa: E402
+from result import write_result  # noqa: E402
 
 from burnish.bench import Environment, race  # noqa: E402
 from burnish.bundle import Artifact, Counts, Worker  # noqa: E402
@@ -230,9 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     print(table(document))
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 

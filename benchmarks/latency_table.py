@@ -13,7 +13,6 @@ Left out: batches above 1, and precisions other than float32.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from latency.networks import NAMES, TITLES, draw  # noqa: E402
+from result import write_result  # noqa: E402
 
 from burnish.bench import Environment, race  # noqa: E402
 from burnish.errors import BurnishError  # noqa: E402
@@ -242,10 +242,8 @@ def main() -> None:
         result = run(settings)
     except BurnishError as error:
         raise SystemExit(f"latency_table: {error}") from error
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_result(result, given.output)
     _print(result)
-    console.print(f"written: {given.output}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 import time
@@ -38,6 +37,7 @@ from models import NAMES, Model, Sources, load  # noqa: E402
 from models.model import CACHE, DATA  # noqa: E402
 from ptq.claims import claim as at_most  # noqa: E402
 from ptq.tools import pin  # noqa: E402
+from result import write_result  # noqa: E402
 
 from burnish import Budget, Goal, Target  # noqa: E402
 from burnish.auto import Mix, mix  # noqa: E402
@@ -221,9 +221,7 @@ def main() -> int:
     for item in document["claims"]:
         print("met   " if item["met"] else "MISSED", item["claim"], item["value"])
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 

@@ -15,7 +15,6 @@ Weights are drawn, not trained: they do not decide what an operator costs.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -39,6 +38,7 @@ from networks.gru import WindowClassifier  # noqa: E402
 from networks.minilm import Classifier  # noqa: E402
 from networks.mobilenet import MobileNetV2  # noqa: E402
 from networks.resnet import resnet18, resnet50  # noqa: E402
+from result import write_result  # noqa: E402
 
 from burnish.bench import Environment, Race, race  # noqa: E402
 from burnish.bundle import Artifact  # noqa: E402
@@ -282,9 +282,7 @@ def main() -> int:
     document = measure(given)
     show(document)
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        console.print(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 

@@ -28,6 +28,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from result import write_result  # noqa: E402
 
 from burnish.bench import Environment  # noqa: E402
 from burnish.graph import Traced, channel_groups, trace  # noqa: E402
@@ -183,8 +184,7 @@ def main() -> None:
         "rows": rows,
         "claims": claims,
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_result(document, given.output)
     for claim in claims:
         print("met   " if claim["met"] else "MISSED", f"{claim['value']:.3g}", claim["claim"])
 

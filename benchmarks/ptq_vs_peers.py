@@ -14,7 +14,6 @@ Left out: techniques side by side (quantize_table.py has them).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -42,6 +41,7 @@ from ptq.rounding import rounding, rounding_claims  # noqa: E402
 from ptq.table import show  # noqa: E402
 from ptq.tasks import prepare  # noqa: E402
 from ptq.tools import ToolFailed, Tools, pin  # noqa: E402
+from result import write_result  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from burnish.bench import Environment  # noqa: E402
@@ -162,9 +162,7 @@ def main() -> int:
         for tool, reason in failed.items():
             console.print(f"{name}, {tool}: {reason}", style="red", markup=False, highlight=False)
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        console.print(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 

@@ -35,6 +35,7 @@ for _folder in (ROOT / "src", ROOT / "examples"):
 from models import NAMES, Model, Sources, load  # noqa: E402
 from models.model import CACHE, DATA, groups_of  # noqa: E402
 from ptq.tools import pin  # noqa: E402
+from result import write_result  # noqa: E402
 from table.build import Builder  # noqa: E402
 from table.document import claims_of, renewed, rows_of  # noqa: E402
 from table.entries import entries  # noqa: E402
@@ -206,9 +207,7 @@ def run(given: argparse.Namespace) -> None:
     console.print(page(measured), markup=False, highlight=False)
     if given.output is None:
         return
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
-    console.print(f"Result: {given.output}")
+    write_result(measured, given.output)
     if given.output == RESULT:
         write_page(RESULT)
 

@@ -44,6 +44,7 @@ from models import Model, Sources, load  # noqa: E402
 from models.model import CACHE, DATA  # noqa: E402
 from ptq.claims import claim  # noqa: E402
 from ptq.tools import pin  # noqa: E402
+from result import write_result  # noqa: E402
 
 from burnish.bench import Environment, race  # noqa: E402
 from burnish.errors import BurnishError, NoEffect  # noqa: E402
@@ -346,9 +347,7 @@ def main() -> int:
     for item in document["claims"]:
         print("met   " if item["met"] else "MISSED", item["claim"], item["value"])
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        print(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 

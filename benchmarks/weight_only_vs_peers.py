@@ -13,7 +13,6 @@ Left out: the speed of the files (quantize_table.py has artifacts side by side).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -36,6 +35,7 @@ from models.model import CACHE, DATA  # noqa: E402
 from ptq.environment import peers_python  # noqa: E402
 from ptq.tasks import prepare  # noqa: E402
 from ptq.tools import ToolFailed, Tools, pin  # noqa: E402
+from result import write_result  # noqa: E402
 from weights import runs  # noqa: E402
 from weights.claims import (  # noqa: E402
     Scores,
@@ -165,9 +165,7 @@ def main() -> int:
         return 2
     show(document)
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        console.print(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import torch
 from models import Sources
 from models.model import CACHE, DATA, ROOT
 from ptq.tools import pin
+from result import write_result
 
 from burnish.bench import Environment
 from burnish.errors import BurnishError
@@ -162,9 +162,7 @@ def run(script: Script, parts: Mapping[str, Callable[[Part], None]]) -> int:
         value = "–" if claim["value"] is None else f"{claim['value']:.4g}"
         say(f"{'met' if claim['met'] else 'MISSED':7}{value:>10}  {claim['claim']}")
     if given.output is not None:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        say(f"Result: {given.output}")
+        write_result(document, given.output)
     return 0
 
 
