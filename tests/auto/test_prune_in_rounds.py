@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from burnish.core import Candidate, Step, model_hash
 from burnish.distill import Distill, LogitMSE
 from burnish.goal import Goal
 from burnish.graph import Traced, trace
-from burnish.prune import DropBlocks, GroupPenalty, PruneChannels, PruneWeights, masks_of
+from burnish.prune import DropBlocks, GroupPenalty, PruneChannels, PruneTo, PruneWeights, masks_of
 from burnish.recipe import gradual, load_history, repeat, replay, save_history
 from burnish.train import Train
 from tests.train.small import EXAMPLE, network, task
@@ -100,6 +102,24 @@ def test_blocks_by_a_schedule_and_their_early_weights() -> None:
     left = dict(candidate.model.named_parameters())
     assert len(left) == len(early) - 8
     assert all(torch.equal(value, early[name]) for name, value in left.items())
+
+
+def test_width_and_depth_by_a_schedule_and_their_early_weights() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 8), *(Block() for _ in range(4)), nn.Linear(8, 2)).eval()
+    graph = trace(net, EXAMPLE.args)
+    rounds = gradual(PruneTo(0.6), recover=TRAIN, rounds=3)
+    goal = Goal(dataclasses.replace(task(), calibration=[EXAMPLE.args]))
+    pruned = rounds.apply(Candidate(graph), goal)
+    steps = [applied for applied in pruned.history if applied.step == "PruneTo"]
+    assert len(steps) > 1
+    left = math.prod(1 - applied.choices.plan["saved"] for applied in steps)
+    assert 0.6 <= 1 - left < 0.85
+    again = Rewind(graph).apply(pruned, goal).model
+    small: nn.Module = graph
+    for applied in steps:
+        small = PruneTo(0.6).rewrite(small, applied.choices)
+    assert model_hash(again) == model_hash(small)
 
 
 @pytest.mark.parametrize("scope", ["layer", "global"])

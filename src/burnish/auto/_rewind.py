@@ -34,11 +34,11 @@ from burnish.core import Applied, Candidate, Choices, Rewrite, model_hash
 from burnish.distill import Distill
 from burnish.errors import InvalidInput, NoEffect, Unsupported
 from burnish.goal import Goal
-from burnish.prune import DropBlocks, PruneChannels, PruneWeights
+from burnish.prune import DropBlocks, PruneChannels, PruneTo, PruneWeights
 from burnish.recipe import replay
 from burnish.train import Train, changed_state, load_state
 
-_REMOVING: tuple[type[Rewrite], ...] = (DropBlocks, PruneChannels, PruneWeights)
+_REMOVING: tuple[type[Rewrite], ...] = (DropBlocks, PruneChannels, PruneTo, PruneWeights)
 _TRAINING: tuple[type[Rewrite], ...] = (Distill, Recover, Train, TrainSparse)
 
 

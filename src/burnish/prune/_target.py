@@ -35,6 +35,7 @@ from burnish.prune._evidence import Evidence, evidence_for, evidence_from
 from burnish.prune._given import calls_of, traced_for
 from burnish.prune._importance import check_criterion, importance
 from burnish.prune._module import GRAPH, MODULE, form_of, shrink_module
+from burnish.prune._parts import OfWhatIsLeft
 from burnish.prune._program import Priced, Solution, solve
 from burnish.prune._report import rows
 from burnish.prune._residual import residual_blocks
@@ -47,7 +48,7 @@ OF = (*COSTS, MILLISECONDS)
 
 
 @dataclass(frozen=True)
-class PruneTo(Rewrite):
+class PruneTo(OfWhatIsLeft, Rewrite):
     """A copy of the model that costs a share less, by fewer channels and fewer blocks.
 
     Args:
