@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,13 +13,12 @@ from torch import nn
 from burnish.core import Candidate
 from burnish.errors import Infeasible, InvalidInput, NoEffect
 from burnish.goal import Goal, Task
-from burnish.graph import Traced, channel_groups, trace
+from burnish.graph import channel_groups, trace
 from burnish.prune import PruneChannels, prune_channels, pruned_layers
 from burnish.prune._cost import cost_of
-from burnish.quantize import quantize_static
-from burnish.runtimes import available, export, load
 from burnish.testing import Tiny, catalogue
 from tests import once
+from tests.prune.deployed import runs_and_quantizes
 
 TINY = {tiny.name: tiny for tiny in catalogue()}
 IMAGE = torch.randn(2, 3, 10, 10)
@@ -204,23 +202,7 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("squeeze_excite"
 def test_a_pruned_model_exports_runs_and_quantizes(name: str, tmp_path: Path) -> None:
     tiny: Tiny = TINY[name]
     small = trace(prune_channels(tiny.build(), tiny.inputs(), 0.5), *tiny.inputs().to_trace())
-    inputs = tiny.inputs(3, seed=5)
-    calibration = [tiny.inputs(4, seed=seed).args for seed in range(2)]
-    quantized = quantize_static(small, calibration)
-    for graph, precision in ((small, "float32"), (quantized, "int8")):
-        assert isinstance(graph, Traced)
-        for runtime in ("onnxruntime", "openvino"):
-            if runtime not in available():
-                continue
-            artifact = export(
-                graph, runtime, tmp_path / f"{precision}-{runtime}", precision=precision
-            )
-            (port,) = artifact.inputs
-            with load(artifact) as worker:
-                (found,) = worker.run({port.name: inputs.args[0].numpy()})
-            expected = tiny.call(graph, inputs).numpy()
-            error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-            assert error < (1e-4 if precision == "float32" else 0.1)
+    runs_and_quantizes(small, tiny, tmp_path)
 
 
 def test_an_example_task_is_enough() -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from burnish.core import Candidate, Choices
 from burnish.graph import Traced, trace
 from burnish.prune import Factorize, factorize
-from burnish.quantize import quantize_static
-from burnish.runtimes import available, export, load
 from burnish.testing import RewriteContract, Tiny, catalogue
 from tests import once
+from tests.prune.deployed import runs_and_quantizes
 
 TINY = {tiny.name: tiny for tiny in catalogue()}
 
@@ -61,19 +59,4 @@ def test_a_factorized_model_exports_runs_and_quantizes(name: str, tmp_path: Path
     module = factorize(tiny.build(), tiny.inputs(), 0.2, calibration=[tiny.inputs(8)], round_to=1)
     assert not isinstance(module, Traced)
     small = trace(module, *tiny.inputs().to_trace())
-    inputs = tiny.inputs(3, seed=5)
-    calibration = [tiny.inputs(4, seed=seed).args for seed in range(2)]
-    quantized = quantize_static(small, calibration)
-    for graph, precision in ((small, "float32"), (quantized, "int8")):
-        assert isinstance(graph, Traced)
-        for runtime in ("onnxruntime", "openvino"):
-            if runtime not in available():
-                continue
-            path = tmp_path / f"{precision}-{runtime}"
-            artifact = export(graph, runtime, path, precision=precision)
-            (port,) = artifact.inputs
-            with load(artifact) as worker:
-                (found,) = worker.run({port.name: inputs.args[0].numpy()})
-            expected = tiny.call(graph, inputs).numpy()
-            error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-            assert error < (1e-4 if precision == "float32" else 0.1)
+    runs_and_quantizes(small, tiny, tmp_path)
