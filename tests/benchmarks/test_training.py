@@ -270,7 +270,7 @@ def test_a_handful_of_labels(load: Any) -> None:
     labels = torch.arange(40) % 4
     mask = (torch.arange(16) < torch.arange(3, 13).repeat(4)[:, None]).long()
     found = texts.Texts(mask.clone(), mask, labels)
-    few = found.few()
+    few = found.few(texts.FEW)
     assert labels[few].bincount().tolist() == [texts.FEW] * 4
     cut = found.of(torch.tensor([0, 1]))
     assert cut.ids.shape == (2, 8)

@@ -209,7 +209,7 @@ def _counted_pixels() -> nn.Module:
 
     def call(m: Any, x: torch.Tensor) -> Any:
         x = F.relu(m.stem(x))
-        there = ~torch.zeros(len(x), *x.shape[2:]).to(torch.bool)
+        there = ~torch.zeros(x.shape[0], *x.shape[2:]).to(torch.bool)
         rows = there.cumsum(1, dtype=x.dtype)[:, None]
         return m.head(x + m.place(rows))
 

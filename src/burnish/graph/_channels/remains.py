@@ -144,7 +144,7 @@ def _linear(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
 def _convolution(flow: Flow, found: dict[fx.Node, Any], node: fx.Node) -> Held:
     rank = len(flow.of(node))
     weight = len(flow.of(argument(node, "weight")))
-    grouped = argument(node, "groups") > 1
+    grouped = argument(node, "groups") != 1  # one, several, or as many as a dynamic size says
     # The rows of a transposed convolution in groups are those of its bias alone.
     rows = 1 if "transpose" in kind(node) and not grouped else 0
     return _layer(found, node, rank, rank - weight + 1, rows)
