@@ -1,6 +1,6 @@
 """What zeros in the weights are worth on this machine: time, file, and file once compressed.
 
-    python benchmarks/sparsity_worth.py [--model NAME ...] [--quick] [--table FILE]
+    python benchmarks/sparsity_worth.py [--model NAME ...] [--quick] [--table FILE ...]
 
 Each network is masked by magnitude in every pattern of `PATTERNS`, the masks are made part of the
 weights, and the model is exported in float32 and in static int8 for each runtime. The artifacts of
@@ -323,7 +323,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=CACHE, help="trained heads, weights")
     parser.add_argument("--quick", action="store_true", help="two patterns: does it work at all")
     parser.add_argument("--output", type=Path, help=f"default {RESULT}; with --quick: none")
-    parser.add_argument("--table", type=Path, help="only print the card's table of a result")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", help="only print the card's table of results"
+    )
     given = parser.parse_args(arguments)
     partial = given.quick or len(given.model) < len(MODELS)
     given.output = given.output or (None if partial else RESULT)
@@ -334,7 +336,8 @@ def main() -> int:
     """Run the benchmark; the exit code is 0 also where a claim is missed: that is a result."""
     given = parse()
     if given.table is not None:
-        print(table(json.loads(given.table.read_text(encoding="utf-8"))))
+        documents = [json.loads(path.read_text(encoding="utf-8")) for path in given.table]
+        print(table({"rows": [row for document in documents for row in document["rows"]]}))
         return 0
     try:
         document = measure(given)
