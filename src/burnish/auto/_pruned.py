@@ -258,7 +258,8 @@ class _Search:
             off = _off(ratio.value / wanted)
             if best is None or off < best[0]:
                 best = (off, choices, ratio)
-            if off <= UNDER:
+            # Further below is right, too, where it was foreseen: nothing nearer costs less quality.
+            if off <= UNDER or (off <= 1 and abs(foreseen / ratio.value - 1) <= UNDER):
                 break
             self.networks.append(seen)
             self._learn()
