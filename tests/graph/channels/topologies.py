@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tests.graph.channels.computed import CountedPixels, FoldedBatch, Standardized
+
 Call = Callable[..., Any]
 
 
@@ -204,31 +206,6 @@ def _convnext() -> nn.Module:
     return model
 
 
-def _counted_pixels() -> nn.Module:
-    """EdgeNeXt's: a pixel's place is the sum of a mask of booleans up to it."""
-
-    def call(m: Any, x: torch.Tensor) -> Any:
-        x = F.relu(m.stem(x))
-        there = ~torch.zeros(x.shape[0], *x.shape[2:]).to(torch.bool)
-        rows = there.cumsum(1, dtype=x.dtype)[:, None]
-        return m.head(x + m.place(rows))
-
-    return Around(call, stem=_conv(3, 6), place=_conv(1, 6, 1), head=_conv(6, 4))
-
-
-def _folded_batch() -> nn.Module:
-    """Samples times channels as the channels of one image, each smoothed by itself."""
-
-    def call(m: Any, x: torch.Tensor) -> Any:
-        x = m.middle(F.relu(m.stem(x)))
-        n, c, h, w = x.shape
-        kernel = torch.ones(n * c, 1, 3, 3, dtype=x.dtype)
-        x = F.conv2d(x.reshape(1, n * c, h, w), kernel, padding=1, groups=n * c)
-        return m.head(x.reshape(n, c, h, w))
-
-    return Around(call, stem=_conv(3, 6), middle=_conv(6, 6), head=_conv(6, 4))
-
-
 def _mixer() -> nn.Module:
     """Linear layers over positions, then over channels."""
 
@@ -294,8 +271,16 @@ TOPOLOGIES = (
     Topology("multihead", lambda: _multihead(False), ((5, 2, 6),), 2),
     Topology("multihead_batch_first", lambda: _multihead(True), STEPS, 2),
     Topology("convnext", _convnext, IMAGE, 2),
-    Topology("counted_pixels", _counted_pixels, IMAGE, 1),
-    Topology("folded_batch", _folded_batch, IMAGE, 1),
+    Topology("counted_pixels", CountedPixels, IMAGE, 1),
+    Topology("folded_batch", FoldedBatch, IMAGE, 1),
+    Topology(
+        "standardized_weights",
+        _sequential(
+            *(Standardized(3, 6, 3), nn.ReLU(), Standardized(6, 8, 3), nn.ReLU(), _conv(8, 4)),
+        ),
+        IMAGE,
+        1,
+    ),
     Topology("mixer", _mixer, STEPS, 3),
     Topology("rnn", lambda: _Recurrent(nn.RNN, num_layers=2), STEPS, 1),
     Topology("lstm", lambda: _Recurrent(nn.LSTM, num_layers=3, bidirectional=True), STEPS, 1),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import fx
 
 from burnish.graph._channels.axis import ONE, Axis, Opaque, Value, is_ids
-from burnish.graph._channels.flow import Flow, argument, opaque, stretched, tensors_in
+from burnish.graph._channels.flow import Flow, argument, kind, opaque, stretched, tensors_in
 
 
 def linear(flow: Flow, node: fx.Node) -> Value:
@@ -161,8 +161,17 @@ def plus_matrices(flow: Flow, node: fx.Node) -> Value:
 
 
 def batch_norm(flow: Flow, node: fx.Node) -> Value:
-    """One mean and variance for each channel on axis 1; instance norm, too."""
+    """One mean and variance for each channel on axis 1; instance norm, too.
+
+    Where they are taken from the values, all of those must stay: a weight that is standardized so
+    (Brock et al., 2021) is another one with fewer inputs.
+    """
     x = flow.of(node.args[0])
+    reason = f"mean and variance are taken over it at {flow.place(node)}"
+    if kind(node) == "instance_norm" and argument(node, "use_input_stats"):
+        flow.close(x[2:], reason)
+    if kind(node) == "batch_norm" and argument(node, "training"):
+        flow.close((x[0], *x[2:]), reason)
     for argument_ in node.args[1:5]:
         if isinstance(argument_, fx.Node):
             flow.couple(flow.of(argument_)[0], x[1])
