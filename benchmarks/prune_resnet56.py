@@ -30,17 +30,17 @@ for _folder in (ROOT / "src", ROOT / "examples"):
 
 import torch  # noqa: E402
 from networks.resnet20 import ResNet56  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 from training import cifar, scores  # noqa: E402
 from training.claims import better  # noqa: E402
 from training.document import Part, Script, run  # noqa: E402
+from training.pruned import keep  # noqa: E402
 from training.watching import watch  # noqa: E402
 
 from burnish import Goal, Task  # noqa: E402
 from burnish.core import Candidate  # noqa: E402
 from burnish.errors import MissingExtra  # noqa: E402
-from burnish.graph import Traced  # noqa: E402
 from burnish.profile import profile  # noqa: E402
 from burnish.prune import PruneChannels, PruneTo  # noqa: E402
 from burnish.train import fit, reestimate_batch_norm  # noqa: E402
@@ -126,12 +126,7 @@ class _Bench:
         if train:
             network = reestimate_batch_norm(network, self.task(NUM_STATISTICS))
             found["top1 untrained"] = scores.figure(scores.answers(network, self.task(), watch))
-            if isinstance(network, Traced):
-                state = network.graph_module.state_dict()
-            else:
-                state = network.state_dict()
-            tensors = {name: tensor.contiguous() for name, tensor in state.items()}
-            save_file(tensors, self.part.folder / f"{label.replace(' ', '-')}.safetensors")
+            keep(network, self.part.folder / f"{label.replace(' ', '-')}.safetensors")
             network = fit(
                 network,
                 self.task(),
